@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* A bitmap of pages. Not locked: the owner says who may touch it when. */
+#ifndef GW_BASE_BITMAP_H
+#define GW_BASE_BITMAP_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct gw_bitmap {
+	uint64_t *words;
+	size_t nbits;
+};
+
+int gw_bitmap_init(struct gw_bitmap *b, size_t nbits); /* all clear; -ENOMEM */
+void gw_bitmap_done(struct gw_bitmap *b);
+
+static inline bool gw_bitmap_test(const struct gw_bitmap *b, size_t bit)
+{
+	return b->words[bit / 64] >> (bit % 64) & 1;
+}
+
+void gw_bitmap_set_range(struct gw_bitmap *b, size_t first, size_t n);
+void gw_bitmap_clear_range(struct gw_bitmap *b, size_t first, size_t n);
+size_t gw_bitmap_count(const struct gw_bitmap *b);
+
+/* The first run of set bits at or after `from` and before `end`. Returns false when there is none;
+ * otherwise *ret_first and *ret_n describe the run, cut at `end` and at `max` bits. */
+bool gw_bitmap_next_run(const struct gw_bitmap *b, size_t from, size_t end, size_t max,
+                        size_t *ret_first, size_t *ret_n);
+
+#endif

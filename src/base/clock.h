@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The one time type: nanoseconds of CLOCK_MONOTONIC. */
+#ifndef GW_BASE_CLOCK_H
+#define GW_BASE_CLOCK_H
+
+#include <stdint.h>
+
+typedef int64_t gw_time_ns;
+
+#define GW_NS_PER_US 1000LL
+#define GW_NS_PER_MS 1000000LL
+#define GW_NS_PER_S 1000000000LL
+#define GW_TIME_NEVER INT64_MAX
+
+/* CLOCK_MONOTONIC: comparable between processes of one host, not between hosts. */
+gw_time_ns gw_now_ns(void);
+
+/* CLOCK_REALTIME seconds, for display and records only; never for decisions. */
+double gw_wallclock_s(void);
+
+/* now + `ns`, saturating at GW_TIME_NEVER. */
+gw_time_ns gw_deadline_in(gw_time_ns ns);
+
+/* Milliseconds left until `deadline`, rounded up, for poll(2): -1 for GW_TIME_NEVER, 0 when past. */
+int gw_poll_ms(gw_time_ns deadline);
+
+void gw_sleep_ns(gw_time_ns ns);
+
+#endif

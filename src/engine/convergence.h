@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* When to stop copying and switch (N3, N4): pure decisions from pass statistics.
+ *
+ * Theory of operation: see convergence.c.
+ */
+#ifndef GW_ENGINE_CONVERGENCE_H
+#define GW_ENGINE_CONVERGENCE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/clock.h"
+
+/* What is left is small enough to switch when ... */
+enum gw_threshold {
+	GW_THRESHOLD_ADAPTIVE, /* ... its copying fits the downtime budget at the measured bandwidth */
+	GW_THRESHOLD_ABSOLUTE, /* ... it is at most threshold_bytes */
+	GW_THRESHOLD_RELATIVE, /* ... it is at most threshold_fraction of RAM in use */
+};
+
+/* What to do when passes make no forward progress. */
+enum gw_stall_policy {
+	GW_STALL_SWITCH, /* switch over anyway, past the budget, and say so */
+	GW_STALL_STAY,   /* give up; the guest stays where it is */
+};
+
+struct gw_convergence_params {
+	enum gw_threshold threshold;
+	uint64_t threshold_bytes;
+	double threshold_fraction;   /* 0..1 */
+	gw_time_ns max_downtime_ns;  /* the user's budget for the whole pause */
+	gw_time_ns switch_cost_ns;   /* expected fixed part of the pause: stop, device state, resume */
+	enum gw_stall_policy stall;
+	unsigned stall_passes;       /* so many passes in a row without progress are a stall */
+	double progress_ratio;       /* a pass makes progress when left <= ratio * left before */
+	unsigned max_passes;         /* then the stall policy decides, whatever the progress */
+	uint64_t ram_used_bytes;
+};
+
+/* Sensible defaults: adaptive, 50 ms, switch. */
+void gw_convergence_defaults(struct gw_convergence_params *p);
+
+/* What one finished pass measured. */
+struct gw_pass_stats {
+	unsigned pass;            /* from 1 */
+	uint64_t pages;           /* 4 KiB pages handled in this pass, zero pages included */
+	uint64_t zero_pages;
+	uint64_t wire_bytes;      /* on the wire in this pass */
+	gw_time_ns duration_ns;   /* scan included */
+	gw_time_ns scan_ns;
+	uint64_t left_bytes;      /* dirtied since the pass began, not sent yet */
+};
+
+enum gw_verdict {
+	GW_VERDICT_PASS,    /* copy once more */
+	GW_VERDICT_SWITCH,  /* stop the guest now */
+	GW_VERDICT_GIVE_UP, /* abort; the guest stays */
+};
+
+struct gw_decision {
+	enum gw_verdict verdict;
+	char reason[160];                /* for the log and the post-mortem */
+	uint64_t bandwidth_Bps;          /* estimate used (RAM bytes handled per second) */
+	uint64_t dirty_rate_Bps;         /* of the last pass */
+	gw_time_ns predicted_downtime_ns; /* if switched now */
+	gw_time_ns eta_ns;               /* until the switch; GW_TIME_NEVER when it does not converge */
+};
+
+struct gw_convergence {
+	struct gw_convergence_params params; /* set at init */
+	/* own state */
+	unsigned passes, passes_without_progress;
+	uint64_t last_left_bytes, best_left_bytes;
+	double bandwidth_Bps; /* smoothed over passes large enough to measure */
+};
+
+void gw_convergence_init(struct gw_convergence *c, const struct gw_convergence_params *p);
+
+/* After each pass, in order. Pure: same history, same answer. */
+void gw_convergence_decide(struct gw_convergence *c, const struct gw_pass_stats *s,
+                           struct gw_decision *ret);
+
+#endif

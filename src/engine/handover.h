@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The handover (X1) as two pure machines, one per host; see docs/handover.md for the protocol.
+ *
+ * Events go in, a set of actions comes out; the drivers in migration/ carry the actions out in the order
+ * of their bits and report what came of them as further events. No sockets, threads or clocks in here.
+ * With the journal decider the source's own durable record is the decision; absence of a COMMIT record
+ * means ABORT once the source is not in the migration any more (presumed abort).
+ */
+#ifndef GW_ENGINE_HANDOVER_H
+#define GW_ENGINE_HANDOVER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Source. "Runs" says whether the guest may run here in that state. */
+enum gw_source_state {
+	GW_SOURCE_IDLE,      /* no migration. runs. -> BEGIN by START */
+	GW_SOURCE_BEGIN,     /* record being made durable: migrating(M, A->B). runs */
+	GW_SOURCE_PREPARE,   /* the target creates its VM. runs */
+	GW_SOURCE_COPY,      /* passes over RAM. runs */
+	GW_SOURCE_STOP,      /* being paused, last pages and state being sent. does not run */
+	GW_SOURCE_SENT,      /* everything sent, waits for READY. paused */
+	GW_SOURCE_COMMIT,    /* COMMIT being made durable; no way to tell until it is. paused */
+	GW_SOURCE_COMMITTED, /* durable: never runs here again; tells the target until it answers */
+	GW_SOURCE_DONE,      /* target runs and said so; the copy here is destroyed */
+	GW_SOURCE_ABORT,     /* undoing: cancel, wait for its end, ABORT durable, resume */
+	GW_SOURCE_ABORTED,   /* runs here, as before */
+	GW_SOURCE_UNKNOWN,   /* the store failed at COMMIT and at ABORT: paused, an operator decides */
+};
+
+enum gw_source_event {
+	GW_SOURCE_EV_START,
+	GW_SOURCE_EV_RECORDED,      /* the record that was being written is durable */
+	GW_SOURCE_EV_RECORD_FAILED, /* writing it failed (outcome on disk not known) */
+	GW_SOURCE_EV_PREPARED,      /* target: VM created, waiting */
+	GW_SOURCE_EV_CONVERGED,     /* the convergence policy says switch */
+	GW_SOURCE_EV_ALL_SENT,      /* stopped; last pages and device state were sent whole */
+	GW_SOURCE_EV_READY,         /* target: everything arrived and loaded */
+	GW_SOURCE_EV_RUNNING,       /* target: committed and running */
+	GW_SOURCE_EV_FAILED,        /* link lost, target failed, own error, cancel, time-out */
+	GW_SOURCE_EV_RESUMED,       /* undo complete, the guest runs here */
+};
+
+enum gw_source_action {
+	GW_SOURCE_DO_RECORD_BEGIN  = 1 << 0,
+	GW_SOURCE_DO_SEND_PREPARE  = 1 << 1,
+	GW_SOURCE_DO_COPY          = 1 << 2,
+	GW_SOURCE_DO_STOP_AND_SEND = 1 << 3, /* pause, last pages, device state */
+	GW_SOURCE_DO_RECORD_COMMIT = 1 << 4,
+	GW_SOURCE_DO_SEND_COMMIT   = 1 << 5,
+	GW_SOURCE_DO_CANCEL_SAVE   = 1 << 6, /* and wait for its end: before any resume */
+	GW_SOURCE_DO_RECORD_ABORT  = 1 << 7,
+	GW_SOURCE_DO_RESUME        = 1 << 8, /* only after RECORD_ABORT is durable */
+	GW_SOURCE_DO_SEND_ABORT    = 1 << 9,
+	GW_SOURCE_DO_DESTROY       = 1 << 10, /* only after COMMIT is durable and the target runs */
+	GW_SOURCE_DO_ALARM         = 1 << 11, /* outcome unknown: tell the operator */
+};
+
+struct gw_source_machine {
+	enum gw_source_state state;
+	bool sent, ready; /* both are needed for COMMIT */
+	bool stopped;     /* the guest was (or may have been) paused by this migration */
+};
+
+/* Returns the set of actions; an event that has no meaning in the state changes nothing and returns 0. */
+unsigned gw_source_step(struct gw_source_machine *m, enum gw_source_event ev);
+const char *gw_source_state_name(enum gw_source_state s);
+const char *gw_source_event_name(enum gw_source_event e);
+/* May the migration still be undone (cancel accepted)? */
+bool gw_source_can_abort(const struct gw_source_machine *m);
+/* What a target that asks is told about this migration. */
+enum gw_answer { GW_ANSWER_WAIT, GW_ANSWER_COMMIT, GW_ANSWER_ABORT };
+enum gw_answer gw_source_answer(const struct gw_source_machine *m);
+
+/* Target. */
+enum gw_target_state {
+	GW_TARGET_IDLE,
+	GW_TARGET_PREPARE,   /* creating the VM, paused */
+	GW_TARGET_RECEIVE,   /* RAM and state arrive */
+	GW_TARGET_LOAD,      /* everything arrived, the VMM loads the device state */
+	GW_TARGET_READY,     /* whole, paused; READY was sent: only a decision moves it on */
+	GW_TARGET_COMMITTED, /* decision known: takes the fence and runs */
+	GW_TARGET_RUNNING,   /* the one owner */
+	GW_TARGET_DISCARD,   /* being destroyed */
+	GW_TARGET_GONE,      /* nothing left */
+};
+
+enum gw_target_event {
+	GW_TARGET_EV_PREPARE,       /* the source asks */
+	GW_TARGET_EV_PREPARED,      /* VM created */
+	GW_TARGET_EV_ALL_RECEIVED,  /* last pages in (all channels) and device state whole */
+	GW_TARGET_EV_LOADED,
+	GW_TARGET_EV_FAILED,        /* own error, VMM died, bad data */
+	GW_TARGET_EV_LINK_LOST,
+	GW_TARGET_EV_RESTARTED,     /* the daemon came back and found a whole, paused VM: ask first */
+	GW_TARGET_EV_RESTARTED_PART,/* ... found one that is not whole: also ask first, it may not run */
+	GW_TARGET_EV_COMMIT,
+	GW_TARGET_EV_ABORT,
+	GW_TARGET_EV_RAN,           /* fence taken, vCPUs run */
+	GW_TARGET_EV_DESTROYED,
+};
+
+enum gw_target_action {
+	GW_TARGET_DO_CREATE       = 1 << 0,
+	GW_TARGET_DO_SEND_PREPARED= 1 << 1,
+	GW_TARGET_DO_LOAD         = 1 << 2,
+	GW_TARGET_DO_SEND_READY   = 1 << 3,
+	GW_TARGET_DO_ASK          = 1 << 4, /* ask the source for the decision until it answers */
+	GW_TARGET_DO_FENCE_AND_RUN= 1 << 5, /* re-read the decision, take fence E+1, run, announce */
+	GW_TARGET_DO_RECORD_OWNER = 1 << 6, /* own record: (B, E+1, running), durable */
+	GW_TARGET_DO_SEND_RUNNING = 1 << 7,
+	GW_TARGET_DO_DESTROY      = 1 << 8,
+	GW_TARGET_DO_SEND_FAILED  = 1 << 9,
+};
+
+struct gw_target_machine {
+	enum gw_target_state state;
+	bool whole; /* RAM and state are complete here */
+};
+
+unsigned gw_target_step(struct gw_target_machine *m, enum gw_target_event ev);
+const char *gw_target_state_name(enum gw_target_state s);
+const char *gw_target_event_name(enum gw_target_event e);
+
+#endif

@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Reading the clocks. */
+#include "base/clock.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <time.h>
+
+gw_time_ns gw_now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * GW_NS_PER_S + ts.tv_nsec;
+}
+
+double gw_wallclock_s(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_REALTIME, &ts);
+	return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
+}
+
+gw_time_ns gw_deadline_in(gw_time_ns ns)
+{
+	gw_time_ns deadline;
+
+	if (ns == GW_TIME_NEVER || __builtin_add_overflow(gw_now_ns(), ns, &deadline))
+		return GW_TIME_NEVER;
+	return deadline;
+}
+
+int gw_poll_ms(gw_time_ns deadline)
+{
+	gw_time_ns left;
+
+	if (deadline == GW_TIME_NEVER)
+		return -1;
+	left = deadline - gw_now_ns();
+	if (left <= 0)
+		return 0;
+	left = (left + GW_NS_PER_MS - 1) / GW_NS_PER_MS;
+	return left > INT_MAX ? INT_MAX : (int)left;
+}
+
+void gw_sleep_ns(gw_time_ns ns)
+{
+	struct timespec ts = { .tv_sec = ns / GW_NS_PER_S, .tv_nsec = ns % GW_NS_PER_S };
+
+	if (ns <= 0)
+		return;
+	while (clock_nanosleep(CLOCK_MONOTONIC, 0, &ts, &ts) == EINTR)
+		;
+}

@@ -5,6 +5,14 @@
  * of their bits and report what came of them as further events. No sockets, threads or clocks in here.
  * With the journal decider the source's own durable record is the decision; absence of a COMMIT record
  * means ABORT once the source is not in the migration any more (presumed abort).
+ *
+ * What the drivers must keep to:
+ * - One record write at a time; each is followed by exactly one RECORDED or RECORD_FAILED.
+ * - A message that is lost is not an event of its own: the loss of the link is. Both sides repeat what
+ *   matters: the source SEND_COMMIT while COMMITTED, the target ASK while READY or PART.
+ * - A daemon that starts feeds the one RESTARTED event that fits what it found into a fresh machine,
+ *   before it answers anybody about that migration.
+ * - A source forgets a migration only in ABORTED or DONE, a target only in GONE or RUNNING.
  */
 #ifndef GW_ENGINE_HANDOVER_H
 #define GW_ENGINE_HANDOVER_H
@@ -26,6 +34,7 @@ enum gw_source_state {
 	GW_SOURCE_ABORT,     /* undoing: cancel, wait for its end, ABORT durable, resume */
 	GW_SOURCE_ABORTED,   /* runs here, as before */
 	GW_SOURCE_UNKNOWN,   /* the store failed at COMMIT and at ABORT: paused, an operator decides */
+	GW_SOURCE_STATE_COUNT,
 };
 
 enum gw_source_event {
@@ -37,8 +46,14 @@ enum gw_source_event {
 	GW_SOURCE_EV_ALL_SENT,      /* stopped; last pages and device state were sent whole */
 	GW_SOURCE_EV_READY,         /* target: everything arrived and loaded */
 	GW_SOURCE_EV_RUNNING,       /* target: committed and running */
-	GW_SOURCE_EV_FAILED,        /* link lost, target failed, own error, cancel, time-out */
-	GW_SOURCE_EV_RESUMED,       /* undo complete, the guest runs here */
+	GW_SOURCE_EV_FAILED,        /* link lost, own error, cancel, time-out */
+	GW_SOURCE_EV_RESUMED,       /* undo complete: the guest runs here, or its VMM is dead for good */
+	GW_SOURCE_EV_TARGET_LOST,   /* target said FAILED, or that it knows no such migration */
+	GW_SOURCE_EV_RETRY,         /* in UNKNOWN: the store may work again; try to decide once more */
+	GW_SOURCE_EV_RESTARTED_BEGIN,  /* the daemon came back and found the record undecided, */
+	GW_SOURCE_EV_RESTARTED_COMMIT, /* ... saying COMMIT with the copy here not destroyed yet, */
+	GW_SOURCE_EV_RESTARTED_ABORT,  /* ... saying ABORT with the guest not running */
+	GW_SOURCE_EV_COUNT,
 };
 
 enum gw_source_action {
@@ -48,9 +63,9 @@ enum gw_source_action {
 	GW_SOURCE_DO_STOP_AND_SEND = 1 << 3, /* pause, last pages, device state */
 	GW_SOURCE_DO_RECORD_COMMIT = 1 << 4,
 	GW_SOURCE_DO_SEND_COMMIT   = 1 << 5,
-	GW_SOURCE_DO_CANCEL_SAVE   = 1 << 6, /* and wait for its end: before any resume */
+	GW_SOURCE_DO_CANCEL_SAVE   = 1 << 6, /* end copying and saving, wait for the end: before any resume */
 	GW_SOURCE_DO_RECORD_ABORT  = 1 << 7,
-	GW_SOURCE_DO_RESUME        = 1 << 8, /* only after RECORD_ABORT is durable */
+	GW_SOURCE_DO_RESUME        = 1 << 8, /* ABORT is durable or certain; harmless when it runs already */
 	GW_SOURCE_DO_SEND_ABORT    = 1 << 9,
 	GW_SOURCE_DO_DESTROY       = 1 << 10, /* only after COMMIT is durable and the target runs */
 	GW_SOURCE_DO_ALARM         = 1 << 11, /* outcome unknown: tell the operator */
@@ -60,15 +75,20 @@ struct gw_source_machine {
 	enum gw_source_state state;
 	bool sent, ready; /* both are needed for COMMIT */
 	bool stopped;     /* the guest was (or may have been) paused by this migration */
+	bool failed;      /* FAILED came while BEGIN was being written: abort when that is done */
+	bool commit_tried; /* a COMMIT may be on disk: only a durable ABORT allows to resume */
+	bool commit_told; /* the target may have been told COMMIT: never abort again */
+	bool aborted;     /* ABORT is certain: durable, or presumed as COMMIT was never written */
 };
 
 /* Returns the set of actions; an event that has no meaning in the state changes nothing and returns 0. */
 unsigned gw_source_step(struct gw_source_machine *m, enum gw_source_event ev);
 const char *gw_source_state_name(enum gw_source_state s);
 const char *gw_source_event_name(enum gw_source_event e);
-/* May the migration still be undone (cancel accepted)? */
+/* May the migration still be undone, or is it being undone (cancel accepted)? A cancel is then a FAILED. */
 bool gw_source_can_abort(const struct gw_source_machine *m);
-/* What a target that asks is told about this migration. */
+/* What a target that asks is told about this migration. NULL: the journal was read and knows no such
+ * migration, so it was aborted (a COMMIT is never forgotten before the target's own record is durable). */
 enum gw_answer { GW_ANSWER_WAIT, GW_ANSWER_COMMIT, GW_ANSWER_ABORT };
 enum gw_answer gw_source_answer(const struct gw_source_machine *m);
 
@@ -83,6 +103,8 @@ enum gw_target_state {
 	GW_TARGET_RUNNING,   /* the one owner */
 	GW_TARGET_DISCARD,   /* being destroyed */
 	GW_TARGET_GONE,      /* nothing left */
+	GW_TARGET_PART,      /* not whole after a restart or the VMM's death: asks, never runs */
+	GW_TARGET_STATE_COUNT,
 };
 
 enum gw_target_event {
@@ -98,6 +120,9 @@ enum gw_target_event {
 	GW_TARGET_EV_ABORT,
 	GW_TARGET_EV_RAN,           /* fence taken, vCPUs run */
 	GW_TARGET_EV_DESTROYED,
+	GW_TARGET_EV_RESTARTED_RUNNING, /* ... found it running: so COMMIT had come. Also for a repeated
+	                                 * COMMIT of a migration whose own record is durable here */
+	GW_TARGET_EV_COUNT,
 };
 
 enum gw_target_action {
@@ -106,11 +131,12 @@ enum gw_target_action {
 	GW_TARGET_DO_LOAD         = 1 << 2,
 	GW_TARGET_DO_SEND_READY   = 1 << 3,
 	GW_TARGET_DO_ASK          = 1 << 4, /* ask the source for the decision until it answers */
-	GW_TARGET_DO_FENCE_AND_RUN= 1 << 5, /* re-read the decision, take fence E+1, run, announce */
-	GW_TARGET_DO_RECORD_OWNER = 1 << 6, /* own record: (B, E+1, running), durable */
-	GW_TARGET_DO_SEND_RUNNING = 1 << 7,
+	GW_TARGET_DO_FENCE_AND_RUN= 1 << 5, /* re-read the decision, take fence E+1, run, announce; idempotent */
+	GW_TARGET_DO_RECORD_OWNER = 1 << 6, /* own record: (B, E+1, running), durable; idempotent */
+	GW_TARGET_DO_SEND_RUNNING = 1 << 7, /* only with RECORD_OWNER durable: else the next COMMIT retries */
 	GW_TARGET_DO_DESTROY      = 1 << 8,
 	GW_TARGET_DO_SEND_FAILED  = 1 << 9,
+	GW_TARGET_DO_ALARM        = 1 << 10, /* what must not be: a decision that does not fit; tell people */
 };
 
 struct gw_target_machine {
@@ -118,6 +144,7 @@ struct gw_target_machine {
 	bool whole; /* RAM and state are complete here */
 };
 
+/* As gw_source_step. */
 unsigned gw_target_step(struct gw_target_machine *m, enum gw_target_event ev);
 const char *gw_target_state_name(enum gw_target_state s);
 const char *gw_target_event_name(enum gw_target_event e);

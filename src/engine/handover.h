@@ -44,7 +44,7 @@ enum gw_source_event {
 	GW_SOURCE_EV_PREPARED,      /* target: VM created, waiting */
 	GW_SOURCE_EV_CONVERGED,     /* the convergence policy says switch */
 	GW_SOURCE_EV_ALL_SENT,      /* stopped; last pages and device state were sent whole */
-	GW_SOURCE_EV_READY,         /* target: everything arrived and loaded */
+	GW_SOURCE_EV_READY,         /* target: everything arrived and loaded; an ASK of a whole target counts too */
 	GW_SOURCE_EV_RUNNING,       /* target: committed and running */
 	GW_SOURCE_EV_FAILED,        /* link lost, own error, cancel, time-out */
 	GW_SOURCE_EV_RESUMED,       /* undo complete: the guest runs here, or its VMM is dead for good */
@@ -53,6 +53,9 @@ enum gw_source_event {
 	GW_SOURCE_EV_RESTARTED_BEGIN,  /* the daemon came back and found the record undecided, */
 	GW_SOURCE_EV_RESTARTED_COMMIT, /* ... saying COMMIT with the copy here not destroyed yet, */
 	GW_SOURCE_EV_RESTARTED_ABORT,  /* ... saying ABORT with the guest not running */
+	GW_SOURCE_EV_RESTARTED_LOST,   /* ... undecided, and no VMM left here (host crash): not ABORT,
+	                                * the target may hold the only whole image */
+	GW_SOURCE_EV_VM_LOST,       /* the VMM process here is gone for certain */
 	GW_SOURCE_EV_COUNT,
 };
 
@@ -69,6 +72,7 @@ enum gw_source_action {
 	GW_SOURCE_DO_SEND_ABORT    = 1 << 9,
 	GW_SOURCE_DO_DESTROY       = 1 << 10, /* only after COMMIT is durable and the target runs */
 	GW_SOURCE_DO_ALARM         = 1 << 11, /* outcome unknown: tell the operator */
+	GW_SOURCE_DO_ASK           = 1 << 12, /* ask the target until it says READY or FAILED (not whole, unknown) */
 };
 
 struct gw_source_machine {
@@ -78,6 +82,7 @@ struct gw_source_machine {
 	bool failed;      /* FAILED came while BEGIN was being written: abort when that is done */
 	bool commit_tried; /* a COMMIT may be on disk: only a durable ABORT allows to resume */
 	bool commit_told; /* the target may have been told COMMIT: never abort again */
+	bool lost;        /* no VMM here any more: only the target can run it, never abort a whole image */
 	bool aborted;     /* ABORT is certain: durable, or presumed as COMMIT was never written */
 };
 

@@ -44,7 +44,7 @@ enum gw_source_event {
 	GW_SOURCE_EV_PREPARED,      /* target: VM created, waiting */
 	GW_SOURCE_EV_CONVERGED,     /* the convergence policy says switch */
 	GW_SOURCE_EV_ALL_SENT,      /* stopped; last pages and device state were sent whole */
-	GW_SOURCE_EV_READY,         /* target: everything arrived and loaded; an ASK of a whole target counts too */
+	GW_SOURCE_EV_READY,         /* target: everything arrived and loaded; also: it is whole and asks */
 	GW_SOURCE_EV_RUNNING,       /* target: committed and running */
 	GW_SOURCE_EV_FAILED,        /* link lost, own error, cancel, time-out */
 	GW_SOURCE_EV_RESUMED,       /* undo complete: the guest runs here, or its VMM is dead for good */
@@ -66,13 +66,13 @@ enum gw_source_action {
 	GW_SOURCE_DO_STOP_AND_SEND = 1 << 3, /* pause, last pages, device state */
 	GW_SOURCE_DO_RECORD_COMMIT = 1 << 4,
 	GW_SOURCE_DO_SEND_COMMIT   = 1 << 5,
-	GW_SOURCE_DO_CANCEL_SAVE   = 1 << 6, /* end copying and saving, wait for the end: before any resume */
+	GW_SOURCE_DO_CANCEL_SAVE   = 1 << 6, /* end copying, saving; wait for the end: before any resume */
 	GW_SOURCE_DO_RECORD_ABORT  = 1 << 7,
-	GW_SOURCE_DO_RESUME        = 1 << 8, /* ABORT is durable or certain; harmless when it runs already */
+	GW_SOURCE_DO_RESUME        = 1 << 8, /* only when ABORT is certain; harmless when it runs */
 	GW_SOURCE_DO_SEND_ABORT    = 1 << 9,
 	GW_SOURCE_DO_DESTROY       = 1 << 10, /* only after COMMIT is durable and the target runs */
 	GW_SOURCE_DO_ALARM         = 1 << 11, /* outcome unknown: tell the operator */
-	GW_SOURCE_DO_ASK           = 1 << 12, /* ask the target until it says READY or FAILED (not whole, unknown) */
+	GW_SOURCE_DO_ASK           = 1 << 12, /* ask the target until it says READY or FAILED */
 };
 
 struct gw_source_machine {
@@ -127,6 +127,7 @@ enum gw_target_event {
 	GW_TARGET_EV_DESTROYED,
 	GW_TARGET_EV_RESTARTED_RUNNING, /* ... found it running: so COMMIT had come. Also for a repeated
 	                                 * COMMIT of a migration whose own record is durable here */
+	GW_TARGET_EV_ASKED,         /* the source asks (DO_ASK) whether the image here is whole */
 	GW_TARGET_EV_COUNT,
 };
 
@@ -136,12 +137,12 @@ enum gw_target_action {
 	GW_TARGET_DO_LOAD         = 1 << 2,
 	GW_TARGET_DO_SEND_READY   = 1 << 3,
 	GW_TARGET_DO_ASK          = 1 << 4, /* ask the source for the decision until it answers */
-	GW_TARGET_DO_FENCE_AND_RUN= 1 << 5, /* re-read the decision, take fence E+1, run, announce; idempotent */
+	GW_TARGET_DO_FENCE_AND_RUN= 1 << 5, /* take fence E+1, run, announce; idempotent */
 	GW_TARGET_DO_RECORD_OWNER = 1 << 6, /* own record: (B, E+1, running), durable; idempotent */
-	GW_TARGET_DO_SEND_RUNNING = 1 << 7, /* only with RECORD_OWNER durable: else the next COMMIT retries */
+	GW_TARGET_DO_SEND_RUNNING = 1 << 7, /* only once RECORD_OWNER is durable; a COMMIT retries */
 	GW_TARGET_DO_DESTROY      = 1 << 8,
 	GW_TARGET_DO_SEND_FAILED  = 1 << 9,
-	GW_TARGET_DO_ALARM        = 1 << 10, /* what must not be: a decision that does not fit; tell people */
+	GW_TARGET_DO_ALARM        = 1 << 10, /* a decision that does not fit: tell people */
 };
 
 struct gw_target_machine {

@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* From a bitmap of pages to batches for the wire. */
+#include "memory/encode.h"
+
+#include <endian.h>
+
+#include "base/cleanup.h"
+
+static void add_raw(struct gw_batch *b, const struct gw_ram *ram, uint64_t first, uint64_t n)
+{
+	uint8_t *at = ram->base + (first << GW_PAGE_SHIFT);
+	struct iovec *last = &b->iov[b->n_iov - 1];
+
+	if (b->n_iov > 2 && (uint8_t *)last->iov_base + last->iov_len == at)
+		last->iov_len += n << GW_PAGE_SHIFT;
+	else
+		b->iov[b->n_iov++] = (struct iovec){ at, n << GW_PAGE_SHIFT };
+}
+
+/* Cuts [first, first+n) into raw and zero runs until the batch is full. Returns the pages taken. */
+static uint64_t add_pages(struct gw_batch *b, const struct gw_ram *ram, uint64_t first, uint64_t n,
+                          unsigned *n_runs, uint64_t *payload_pages)
+{
+	uint64_t done = 0;
+
+	while (done < n && *n_runs < GW_WIRE_RUNS_MAX && *payload_pages < GW_WIRE_BATCH_PAGES_MAX) {
+		const uint8_t *at = ram->base + ((first + done) << GW_PAGE_SHIFT);
+		bool zero = gw_page_is_zero(at);
+		uint64_t room = zero ? n - done : GW_MIN(n - done, GW_WIRE_BATCH_PAGES_MAX - *payload_pages);
+		uint64_t len = 1;
+
+		while (len < room && gw_page_is_zero(at + (len << GW_PAGE_SHIFT)) == zero)
+			len++;
+		b->runs[(*n_runs)++] = (struct gw_wire_run){
+			.first_page = htole64(first + done),
+			.n_pages = htole32((uint32_t)len),
+			.kind = htole32(zero ? GW_WIRE_RUN_ZERO : GW_WIRE_RUN_RAW),
+		};
+		if (zero) {
+			b->zero_pages += len;
+		} else {
+			add_raw(b, ram, first + done, len);
+			*payload_pages += len;
+		}
+		done += len;
+	}
+	return done;
+}
+
+static void finish(struct gw_batch *b, uint16_t kind, uint32_t region, uint32_t pass, unsigned n_runs,
+                   uint64_t payload_pages)
+{
+	b->header = (struct gw_wire_batch){
+		.magic = htole32(GW_WIRE_BATCH_MAGIC),
+		.kind = htole16(kind),
+		.n_runs = htole16((uint16_t)n_runs),
+		.region = htole32(region),
+		.pass = htole32(pass),
+		.payload_bytes = htole64(payload_pages << GW_PAGE_SHIFT),
+	};
+	b->iov[0] = (struct iovec){ &b->header, sizeof(b->header) };
+	b->iov[1] = (struct iovec){ b->runs, n_runs * sizeof(b->runs[0]) };
+	b->wire_bytes = sizeof(b->header) + n_runs * sizeof(b->runs[0]) + (payload_pages << GW_PAGE_SHIFT);
+}
+
+bool gw_encode_next(struct gw_encode_cursor *c, struct gw_batch *b)
+{
+	const uint64_t stripe = GW_WIRE_STRIPE_PAGES;
+	unsigned n_runs = 0;
+	uint64_t payload_pages = 0;
+
+	b->pages = b->zero_pages = 0;
+	b->n_iov = 2;
+	while (c->at < c->ram->n_pages && n_runs < GW_WIRE_RUNS_MAX && payload_pages < GW_WIRE_BATCH_PAGES_MAX) {
+		uint64_t stripe_end = (c->at / stripe + 1) * stripe;
+		size_t first, n;
+
+		if (gw_wire_channel_of(c->at, c->channels) != c->channel) {
+			c->at = stripe_end;
+			continue;
+		}
+		if (!gw_bitmap_next_run(c->pages, c->at, GW_MIN(stripe_end, c->ram->n_pages), stripe, &first, &n)) {
+			c->at = stripe_end;
+			continue;
+		}
+		n = add_pages(b, c->ram, first, n, &n_runs, &payload_pages);
+		b->pages += n;
+		c->at = first + n;
+	}
+	if (n_runs == 0)
+		return false;
+	finish(b, GW_WIRE_BATCH_PAGES, c->region, c->pass, n_runs, payload_pages);
+	return true;
+}
+
+void gw_encode_barrier(struct gw_batch *b, uint32_t pass)
+{
+	b->pages = b->zero_pages = 0;
+	b->n_iov = 1;
+	finish(b, GW_WIRE_BATCH_BARRIER, 0, pass, 0, 0);
+}

@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The source's data flow: pages of a pass -> encode -> channels, one thread a channel.
+ *
+ * Each thread walks all regions for the stripes that belong to its channel, so a page always travels on the same
+ * connection and its versions stay in order. The caller's thread only starts passes and waits for their end.
+ */
+#include "pipeline/source.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/fault.h"
+#include "memory/encode.h"
+#include "pipeline/rate.h"
+
+struct channel {
+	/* set before the thread starts */
+	struct gw_sender *sender;
+	unsigned index;
+	int fd;
+	pthread_t thread;
+	/* thread-local */
+	struct gw_batch batch;
+};
+
+struct gw_sender {
+	/* set before the threads start */
+	const struct gw_ram *ram;
+	unsigned n_regions, n_channels, n_started;
+	struct gw_wait wait;
+	struct gw_rate rate;
+	struct channel *channels;
+
+	/* any thread */
+	atomic_uint_fast64_t pages, zero_pages, wire_bytes;
+
+	pthread_mutex_t lock;
+	pthread_cond_t go, done;
+	/* protected by lock */
+	uint32_t pass; /* the threads do this one */
+	const struct gw_bitmap *bitmaps;
+	unsigned busy; /* threads that have not finished it */
+	int error;     /* first failure of any thread */
+	bool quit;
+};
+
+static int send_batch(struct gw_sender *s, struct channel *c)
+{
+	struct gw_batch *b = &c->batch;
+	int r = gw_rate_take(&s->rate, b->wire_bytes, &s->wait);
+
+	if (r == 0)
+		r = gw_writev_full(c->fd, b->iov, b->n_iov, &s->wait);
+	if (r < 0)
+		return r;
+	atomic_fetch_add_explicit(&s->pages, b->pages, memory_order_relaxed);
+	atomic_fetch_add_explicit(&s->zero_pages, b->zero_pages, memory_order_relaxed);
+	atomic_fetch_add_explicit(&s->wire_bytes, b->wire_bytes, memory_order_relaxed);
+	return 0;
+}
+
+static bool stopped(struct gw_sender *s)
+{
+	GW_LOCKED(&s->lock);
+	return s->quit || s->error;
+}
+
+static int send_pass(struct gw_sender *s, struct channel *c, uint32_t pass, const struct gw_bitmap *bitmaps)
+{
+	for (unsigned i = 0; i < s->n_regions; i++) {
+		struct gw_encode_cursor cursor = {
+			.ram = &s->ram[i], .pages = &bitmaps[i], .region = i, .pass = pass,
+			.channel = c->index, .channels = s->n_channels,
+		};
+
+		while (gw_encode_next(&cursor, &c->batch)) {
+			int r = stopped(s) ? -ECANCELED : gw_fault("source-pass-middle");
+
+			if (r == 0)
+				r = send_batch(s, c);
+			if (r < 0)
+				return r;
+		}
+	}
+	gw_encode_barrier(&c->batch, pass);
+	return send_batch(s, c);
+}
+
+static void *channel_thread(void *arg)
+{
+	struct channel *c = arg;
+	struct gw_sender *s = c->sender;
+	uint32_t seen = 0;
+
+	pthread_mutex_lock(&s->lock);
+	for (;;) {
+		const struct gw_bitmap *bitmaps;
+		int r;
+
+		while (s->pass == seen && !s->quit)
+			pthread_cond_wait(&s->go, &s->lock);
+		if (s->quit)
+			break;
+		seen = s->pass;
+		bitmaps = s->bitmaps;
+		pthread_mutex_unlock(&s->lock);
+		r = send_pass(s, c, seen, bitmaps);
+		pthread_mutex_lock(&s->lock);
+		if (r < 0 && !s->error)
+			s->error = r;
+		if (--s->busy == 0)
+			pthread_cond_signal(&s->done);
+	}
+	pthread_mutex_unlock(&s->lock);
+	return NULL;
+}
+
+static int start_threads(struct gw_sender *s, const int *fds)
+{
+	sigset_t all, old;
+	int r = 0;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	for (; s->n_started < s->n_channels && r == 0; s->n_started += r == 0) {
+		struct channel *c = &s->channels[s->n_started];
+
+		c->sender = s;
+		c->index = s->n_started;
+		c->fd = fds[c->index];
+		r = pthread_create(&c->thread, NULL, channel_thread, c);
+	}
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	return -r;
+}
+
+int gw_sender_new(const struct gw_sender_config *config, struct gw_sender **ret, struct gw_error *err)
+{
+	struct gw_sender *s = calloc(1, sizeof(*s));
+	int r;
+
+	if (!s)
+		return gw_error_set(err, ENOMEM, "out of memory");
+	s->ram = config->ram;
+	s->n_regions = config->n_regions;
+	s->n_channels = config->n_channels;
+	s->wait = config->wait;
+	pthread_mutex_init(&s->lock, NULL);
+	pthread_cond_init(&s->go, NULL);
+	pthread_cond_init(&s->done, NULL);
+	gw_rate_init(&s->rate, config->bandwidth_Bps);
+	s->channels = calloc(s->n_channels, sizeof(*s->channels));
+	r = s->channels ? start_threads(s, config->channel_fds) : -ENOMEM;
+	if (r < 0) {
+		gw_sender_free(s);
+		return gw_error_set_errno(err, r, "cannot start the sending threads");
+	}
+	*ret = s;
+	return 0;
+}
+
+int gw_sender_pass(struct gw_sender *s, uint32_t pass, const struct gw_bitmap *pages, struct gw_sender_stats *ret,
+                   struct gw_error *err)
+{
+	struct gw_sender_stats before, after;
+
+	gw_sender_progress(s, &before);
+	{
+		GW_LOCKED(&s->lock);
+		if (s->error)
+			return gw_error_set_errno(err, s->error, "sending memory failed");
+		s->bitmaps = pages;
+		s->pass = pass;
+		s->busy = s->n_channels;
+		pthread_cond_broadcast(&s->go);
+		while (s->busy)
+			pthread_cond_wait(&s->done, &s->lock);
+		if (s->error == -ECANCELED)
+			return gw_error_set(err, s->error, "cancelled");
+		if (s->error)
+			return gw_error_set_errno(err, s->error, "connection to the other host lost while sending memory");
+	}
+	gw_sender_progress(s, &after);
+	*ret = (struct gw_sender_stats){
+		.pages = after.pages - before.pages,
+		.zero_pages = after.zero_pages - before.zero_pages,
+		.wire_bytes = after.wire_bytes - before.wire_bytes,
+	};
+	return 0;
+}
+
+void gw_sender_progress(struct gw_sender *s, struct gw_sender_stats *ret)
+{
+	*ret = (struct gw_sender_stats){
+		.pages = atomic_load_explicit(&s->pages, memory_order_relaxed),
+		.zero_pages = atomic_load_explicit(&s->zero_pages, memory_order_relaxed),
+		.wire_bytes = atomic_load_explicit(&s->wire_bytes, memory_order_relaxed),
+	};
+}
+
+void gw_sender_uncap(struct gw_sender *s)
+{
+	s->rate.Bps = 0; /* between passes: no thread reads it now */
+}
+
+void gw_sender_free(struct gw_sender *s)
+{
+	if (!s)
+		return;
+	{
+		GW_LOCKED(&s->lock);
+		s->quit = true;
+		pthread_cond_broadcast(&s->go);
+	}
+	for (unsigned i = 0; i < s->n_started; i++)
+		pthread_join(s->channels[i].thread, NULL);
+	gw_rate_done(&s->rate);
+	pthread_cond_destroy(&s->go);
+	pthread_cond_destroy(&s->done);
+	pthread_mutex_destroy(&s->lock);
+	free(s->channels);
+	free(s);
+}

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The source's data flow: pages of a pass -> encode -> channels, one thread a channel. */
+#ifndef GW_PIPELINE_SOURCE_H
+#define GW_PIPELINE_SOURCE_H
+
+#include <stdint.h>
+
+#include "base/bitmap.h"
+#include "base/error.h"
+#include "base/io.h"
+#include "memory/ram.h"
+
+struct gw_sender;
+
+struct gw_sender_config {
+	const int *channel_fds; /* welcomed data channels; owned by the caller, alive until gw_sender_free */
+	unsigned n_channels;
+	const struct gw_ram *ram; /* ditto */
+	unsigned n_regions;
+	uint64_t bandwidth_Bps; /* 0: no cap */
+	struct gw_wait wait;
+};
+
+struct gw_sender_stats {
+	uint64_t pages, zero_pages, wire_bytes;
+};
+
+int gw_sender_new(const struct gw_sender_config *config, struct gw_sender **ret, struct gw_error *err);
+
+/* Sends every page that is set in pages[region], ends each channel with a barrier, and returns when the last
+ * channel's barrier was handed to the kernel. Not to be called again after an error. */
+int gw_sender_pass(struct gw_sender *s, uint32_t pass, const struct gw_bitmap *pages, struct gw_sender_stats *ret,
+                   struct gw_error *err);
+
+/* Totals of the migration so far; from any thread, also while a pass runs. */
+void gw_sender_progress(struct gw_sender *s, struct gw_sender_stats *ret);
+
+/* Lifts the bandwidth cap, for the last pass: the guest stands still. */
+void gw_sender_uncap(struct gw_sender *s);
+
+/* Ends the threads. NULL allowed. */
+void gw_sender_free(struct gw_sender *s);
+
+#endif

@@ -1,0 +1,270 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The target's data flow: channels -> apply -> RAM file, one thread a channel.
+ *
+ * A thread touches only pages on its channel's stripes (checked by the codec), so RAM and the touched bitmaps, whose
+ * stripes are whole words, need no lock. The page counts are compared with what the source says it sent.
+ */
+#include "pipeline/target.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/fault.h"
+#include "memory/apply.h"
+
+static_assert(GW_WIRE_STRIPE_PAGES % 64 == 0, "channels would share words of the touched bitmaps");
+
+struct channel {
+	/* set before the thread starts */
+	struct gw_receiver *receiver;
+	unsigned index;
+	int fd;
+	bool started;
+	pthread_t thread;
+	/* thread-local */
+	struct gw_wire_run runs[GW_WIRE_RUNS_MAX];
+	/* protected by the receiver's lock */
+	uint32_t passed; /* last barrier seen */
+};
+
+struct gw_receiver {
+	/* set before the threads start */
+	struct gw_wire_ram ram;
+	const struct gw_ram *rams;
+	struct gw_wait wait; /* cancel_fd: stop_fd */
+	struct channel *channels;
+	int stop_fd, failure_fd;
+
+	/* each channel its own stripes */
+	struct gw_bitmap touched[GW_ARRAY_SIZE(((struct gw_wire_ram *)0)->region_pages)];
+
+	atomic_uint_fast64_t pages, zero_pages, wire_bytes;
+
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	/* protected by lock */
+	struct gw_error error; /* first failure */
+};
+
+static void note_failure(struct gw_receiver *r, const struct gw_error *why)
+{
+	GW_LOCKED(&r->lock);
+	if (!r->error.code)
+		r->error = *why;
+	pthread_cond_broadcast(&r->changed);
+	eventfd_write(r->failure_fd, 1);
+}
+
+static void note_barrier(struct gw_receiver *r, struct channel *c, uint32_t pass)
+{
+	GW_LOCKED(&r->lock);
+	c->passed = pass;
+	pthread_cond_broadcast(&r->changed);
+}
+
+static void count(struct gw_receiver *r, const struct gw_wire_batch *b, const struct gw_wire_run *runs)
+{
+	uint64_t pages = 0, zero = 0;
+
+	for (unsigned i = 0; i < b->n_runs; i++) {
+		pages += runs[i].n_pages;
+		if (runs[i].kind == GW_WIRE_RUN_ZERO)
+			zero += runs[i].n_pages;
+	}
+	atomic_fetch_add_explicit(&r->pages, pages, memory_order_relaxed);
+	atomic_fetch_add_explicit(&r->zero_pages, zero, memory_order_relaxed);
+	atomic_fetch_add_explicit(&r->wire_bytes, sizeof(*b) + b->n_runs * sizeof(*runs) + b->payload_bytes,
+	                          memory_order_relaxed);
+}
+
+static int io_failed(int e, struct gw_error *err)
+{
+	if (e == -ETIMEDOUT)
+		return gw_error_set(err, e, "no memory arrived from the source for too long");
+	return gw_error_set_errno(err, e, "a data channel from the source broke");
+}
+
+static int receive_batch(struct gw_receiver *r, struct channel *c, struct gw_error *err)
+{
+	struct gw_wire_batch b;
+	int e = gw_read_full(c->fd, &b, sizeof(b), &r->wait);
+
+	if (e < 0)
+		return io_failed(e, err);
+	e = gw_wire_batch_check(&b, &r->ram, err);
+	if (e < 0)
+		return e;
+	if (b.kind == GW_WIRE_BATCH_BARRIER) {
+		atomic_fetch_add_explicit(&r->wire_bytes, sizeof(b), memory_order_relaxed);
+		note_barrier(r, c, b.pass);
+		return 0;
+	}
+	e = gw_read_full(c->fd, c->runs, b.n_runs * sizeof(c->runs[0]), &r->wait);
+	if (e < 0)
+		return io_failed(e, err);
+	e = gw_wire_runs_check(c->runs, &b, &r->ram, c->index, err);
+	if (e < 0)
+		return e;
+	e = gw_fault("target-pass-middle");
+	if (e < 0)
+		return gw_error_set_errno(err, e, "cannot store guest memory");
+	e = gw_apply_batch(&b, c->runs, &r->rams[b.region], &r->touched[b.region], c->fd, &r->wait);
+	if (e < 0)
+		return io_failed(e, err);
+	count(r, &b, c->runs);
+	return 0;
+}
+
+static void *channel_thread(void *arg)
+{
+	struct channel *c = arg;
+	struct gw_error err = GW_ERROR_INIT;
+
+	while (receive_batch(c->receiver, c, &err) == 0)
+		;
+	note_failure(c->receiver, &err);
+	return NULL;
+}
+
+int gw_receiver_new(const struct gw_wire_ram *ram, const struct gw_ram *rams, gw_time_ns idle_ns,
+                    struct gw_receiver **ret, struct gw_error *err)
+{
+	struct gw_receiver *r = calloc(1, sizeof(*r));
+	bool ok;
+
+	if (!r)
+		return gw_error_set(err, ENOMEM, "out of memory");
+	r->ram = *ram;
+	r->rams = rams;
+	pthread_mutex_init(&r->lock, NULL);
+	pthread_cond_init(&r->changed, NULL);
+	r->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	r->failure_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	r->wait = (struct gw_wait){ .cancel_fd = r->stop_fd, .idle_ns = idle_ns };
+	r->channels = calloc(ram->channels, sizeof(*r->channels));
+	ok = r->channels && r->stop_fd >= 0 && r->failure_fd >= 0;
+	for (unsigned i = 0; ok && i < ram->n_regions; i++)
+		ok = gw_bitmap_init(&r->touched[i], ram->region_pages[i]) == 0;
+	if (!ok) {
+		gw_receiver_free(r);
+		return gw_error_set(err, ENOMEM, "out of memory");
+	}
+	*ret = r;
+	return 0;
+}
+
+int gw_receiver_add_channel(struct gw_receiver *r, unsigned index, int fd, struct gw_error *err)
+{
+	struct channel *c;
+	sigset_t all, old;
+	int e;
+
+	if (index >= r->ram.channels || r->channels[index].started) {
+		close(fd);
+		return gw_error_set(err, index < r->ram.channels ? EEXIST : EINVAL,
+		                    "data channel %u is not one that is awaited", index);
+	}
+	c = &r->channels[index];
+	c->receiver = r;
+	c->index = index;
+	c->fd = fd;
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	e = pthread_create(&c->thread, NULL, channel_thread, c);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	if (e) {
+		close(fd);
+		return gw_error_set_errno(err, e, "cannot start a receiving thread");
+	}
+	c->started = true;
+	return 0;
+}
+
+static bool all_passed(const struct gw_receiver *r, uint32_t pass)
+{
+	for (unsigned i = 0; i < r->ram.channels; i++)
+		if (r->channels[i].passed < pass)
+			return false;
+	return true;
+}
+
+int gw_receiver_wait(struct gw_receiver *r, uint32_t pass, const struct gw_wait *w, struct gw_error *err)
+{
+	gw_time_ns deadline = gw_deadline_in(w->idle_ns);
+
+	GW_LOCKED(&r->lock);
+	while (!all_passed(r, pass)) {
+		gw_time_ns left = deadline == GW_TIME_NEVER ? GW_NS_PER_S : deadline - gw_now_ns();
+		struct timespec ts;
+
+		if (r->error.code)
+			return gw_error_set(err, r->error.code, "%s", r->error.text);
+		if (left <= 0)
+			return gw_error_set(err, ETIMEDOUT, "the last memory pages did not arrive in time");
+		clock_gettime(CLOCK_REALTIME, &ts);
+		left = GW_MIN(left, GW_NS_PER_S) + ts.tv_nsec;
+		ts.tv_sec += left / GW_NS_PER_S;
+		ts.tv_nsec = left % GW_NS_PER_S;
+		pthread_cond_timedwait(&r->changed, &r->lock, &ts);
+	}
+	return 0;
+}
+
+int gw_receiver_failure_fd(struct gw_receiver *r)
+{
+	return r->failure_fd;
+}
+
+int gw_receiver_error(struct gw_receiver *r, struct gw_error *err)
+{
+	GW_LOCKED(&r->lock);
+	if (!r->error.code)
+		return 0;
+	return gw_error_set(err, r->error.code, "%s", r->error.text);
+}
+
+void gw_receiver_progress(struct gw_receiver *r, struct gw_receiver_stats *ret)
+{
+	*ret = (struct gw_receiver_stats){
+		.pages = atomic_load_explicit(&r->pages, memory_order_relaxed),
+		.zero_pages = atomic_load_explicit(&r->zero_pages, memory_order_relaxed),
+		.wire_bytes = atomic_load_explicit(&r->wire_bytes, memory_order_relaxed),
+	};
+}
+
+const struct gw_bitmap *gw_receiver_touched(struct gw_receiver *r, unsigned region)
+{
+	return &r->touched[region];
+}
+
+void gw_receiver_free(struct gw_receiver *r)
+{
+	if (!r)
+		return;
+	if (r->stop_fd >= 0)
+		eventfd_write(r->stop_fd, 1);
+	for (unsigned i = 0; r->channels && i < r->ram.channels; i++) {
+		if (!r->channels[i].started)
+			continue;
+		shutdown(r->channels[i].fd, SHUT_RDWR);
+		pthread_join(r->channels[i].thread, NULL);
+		close(r->channels[i].fd);
+	}
+	for (unsigned i = 0; i < r->ram.n_regions; i++)
+		gw_bitmap_done(&r->touched[i]);
+	if (r->stop_fd >= 0)
+		close(r->stop_fd);
+	if (r->failure_fd >= 0)
+		close(r->failure_fd);
+	pthread_cond_destroy(&r->changed);
+	pthread_mutex_destroy(&r->lock);
+	free(r->channels);
+	free(r);
+}

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The target's data flow: channels -> apply -> RAM file, one thread a channel. */
+#ifndef GW_PIPELINE_TARGET_H
+#define GW_PIPELINE_TARGET_H
+
+#include <stdint.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/io.h"
+#include "memory/ram.h"
+#include "wire/codec.h"
+
+struct gw_receiver;
+
+struct gw_receiver_stats {
+	uint64_t pages, zero_pages, wire_bytes;
+};
+
+/* `ram` describes what the peer may send; rams[i] are mapped writable and outlive the receiver. */
+int gw_receiver_new(const struct gw_wire_ram *ram, const struct gw_ram *rams, gw_time_ns idle_ns,
+                    struct gw_receiver **ret, struct gw_error *err);
+
+/* Starts channel `index` on a welcomed connection; takes fd over (also on failure).
+ * -EEXIST when the channel is there already, -EINVAL when there is no such channel. */
+int gw_receiver_add_channel(struct gw_receiver *r, unsigned index, int fd, struct gw_error *err);
+
+/* Waits until every channel has arrived and passed the barrier of `pass`: then all of it is in RAM.
+ * Fails with the first channel's error. w->idle_ns bounds the whole wait. */
+int gw_receiver_wait(struct gw_receiver *r, uint32_t pass, const struct gw_wait *w, struct gw_error *err);
+
+/* Becomes readable when a channel has failed: for use as a cancel_fd. */
+int gw_receiver_failure_fd(struct gw_receiver *r);
+/* The failure, or 0. */
+int gw_receiver_error(struct gw_receiver *r, struct gw_error *err);
+
+/* 4 KiB page records applied so far (the sum that SENT names). */
+void gw_receiver_progress(struct gw_receiver *r, struct gw_receiver_stats *ret);
+
+/* The pages of region i that ever arrived with content. Stable only while no channel is active. */
+const struct gw_bitmap *gw_receiver_touched(struct gw_receiver *r, unsigned region);
+
+/* Shuts the channels down and joins the threads. NULL allowed. */
+void gw_receiver_free(struct gw_receiver *r);
+
+#endif

@@ -28,7 +28,7 @@ struct gw_convergence_params {
 	enum gw_threshold threshold;
 	uint64_t threshold_bytes;
 	double threshold_fraction;   /* 0..1 */
-	gw_time_ns max_downtime_ns;  /* the user's budget for the whole pause */
+	gw_time_ns max_downtime_ns;  /* budget for the whole pause, for every threshold; _NEVER: none */
 	gw_time_ns switch_cost_ns;   /* expected fixed part of the pause: stop, device state, resume */
 	enum gw_stall_policy stall;
 	unsigned stall_passes;       /* so many passes in a row without progress are a stall */
@@ -37,7 +37,7 @@ struct gw_convergence_params {
 	uint64_t ram_used_bytes;
 };
 
-/* Sensible defaults: adaptive, 50 ms, switch. */
+/* Sensible defaults: adaptive, 50 ms, switch. ram_used_bytes stays 0: the caller fills it for RELATIVE. */
 void gw_convergence_defaults(struct gw_convergence_params *p);
 
 /* What one finished pass measured. */
@@ -60,9 +60,9 @@ enum gw_verdict {
 struct gw_decision {
 	enum gw_verdict verdict;
 	char reason[160];                /* for the log and the post-mortem */
-	uint64_t bandwidth_Bps;          /* estimate used (RAM bytes handled per second) */
+	uint64_t bandwidth_Bps;          /* estimate used, of pages with contents; 0: not known */
 	uint64_t dirty_rate_Bps;         /* of the last pass */
-	gw_time_ns predicted_downtime_ns; /* if switched now */
+	gw_time_ns predicted_downtime_ns; /* if switched now; GW_TIME_NEVER when nothing was measured yet */
 	gw_time_ns eta_ns;               /* until the switch; GW_TIME_NEVER when it does not converge */
 };
 
@@ -71,7 +71,12 @@ struct gw_convergence {
 	/* own state */
 	unsigned passes, passes_without_progress;
 	uint64_t last_left_bytes, best_left_bytes;
-	double bandwidth_Bps; /* smoothed over passes large enough to measure */
+	uint64_t dirty_rate_Bps; /* of the last pass that took any time */
+	double bandwidth_Bps;    /* smoothed over passes large enough to measure; 0: not known */
+	bool bandwidth_is_bound; /* only a lower bound so far */
+	unsigned short_passes;   /* made although the budget was met, to shrink the gap */
+	gw_time_ns short_ns;     /* spent in them */
+	bool in_short_pass;      /* the pass that is reported next is one of them */
 };
 
 void gw_convergence_init(struct gw_convergence *c, const struct gw_convergence_params *p);

@@ -23,7 +23,7 @@
  *    copy at any time, because without READY there is no COMMIT.
  *
  * The exception to "a failure before COMMIT means ABORT": when the VMM at the source is gone for certain,
- * ABORT would throw away the only whole image; the source then asks the target and commits if that is whole.
+ * ABORT would throw away the only whole image; the source asks the target and commits if that is whole.
  *
  * A COMMIT or ABORT that a restarted daemon reads may have reached the page cache only. It is therefore
  * written again before anybody is told, so that a later crash of the host cannot take it back.

@@ -1,0 +1,340 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* When to stop copying and switch: thresholds, stalls and short last passes (N3, N4, N5). */
+#include "engine/convergence.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/units.h"
+
+/* Theory of operation
+ *
+ * Every pass copies what was dirtied during the one before. With a dirty rate below the bandwidth what is
+ * left shrinks geometrically towards the guest's hot set; with a higher one it does not shrink at all.
+ *
+ * - The pause is predicted as switch cost + last scan + left / bandwidth. Above the budget there is no
+ *   switch, with any threshold, unless passes stall and the policy says so.
+ * - When everything fits, the gap can often be had smaller for almost nothing: short passes go on while
+ *   what is left is above a floor (1 ms of copying, at least 64 KiB) and the last pass shrank it by 30 % or
+ *   more. The first one is made on the strength of the prediction alone, since a long pass says little
+ *   about what a short one leaves. Their number and their time are bounded for the whole migration.
+ * - A stall is stall_passes passes in a row that left more than progress_ratio of what the one before
+ *   left, or max_passes in all. A budget below the fixed cost can never be met: that counts as a stall as
+ *   soon as nothing is to be gained by copying.
+ * - Bandwidth counts pages with contents only, over the copying time of the pass. The dirty set is hardly
+ *   ever zero, while the first pass may be mostly zero and cost almost nothing on the wire; counting zero
+ *   pages would promise a link that is not there. A pass of mostly zero pages gives a lower bound: it may
+ *   raise the estimate, and stands in until a real measurement comes, but never lowers one. Tiny passes
+ *   measure latency rather than bandwidth and are used in the same way. Falling bandwidth is believed
+ *   faster than rising.
+ * - The ETA is the sum of the geometric series down to what fits, GW_TIME_NEVER without convergence.
+ */
+
+#define PAGE_BYTES 4096ULL
+
+#define MEASURE_MIN_PAGES 1024ULL             /* 4 MiB, or ... */
+#define MEASURE_MIN_NS (10 * GW_NS_PER_MS)    /* ... so much time with ... */
+#define MEASURE_MIN_PAGES_SLOW 64ULL          /* ... at least this */
+#define SMOOTH_UP 0.4
+#define SMOOTH_DOWN 0.7
+
+#define FLOOR_BYTES (64 * GW_KIB)
+#define FLOOR_NS GW_NS_PER_MS
+#define SHRINK_RATIO 0.7
+#define SHORT_PASSES_MAX 8
+#define SHORT_TIME_NS (250 * GW_NS_PER_MS)
+
+void gw_convergence_defaults(struct gw_convergence_params *p)
+{
+	*p = (struct gw_convergence_params){
+		.threshold = GW_THRESHOLD_ADAPTIVE,
+		.threshold_bytes = 4 * GW_MIB,
+		.threshold_fraction = 0.001,
+		.max_downtime_ns = 50 * GW_NS_PER_MS,
+		.switch_cost_ns = 10 * GW_NS_PER_MS,
+		.stall = GW_STALL_SWITCH,
+		.stall_passes = 3,
+		.progress_ratio = 0.9,
+		.max_passes = 40,
+	};
+}
+
+void gw_convergence_init(struct gw_convergence *c, const struct gw_convergence_params *p)
+{
+	*c = (struct gw_convergence){
+		.params = *p,
+		.last_left_bytes = UINT64_MAX,
+		.best_left_bytes = UINT64_MAX,
+	};
+}
+
+static double ms(gw_time_ns ns)
+{
+	return (double)ns / (double)GW_NS_PER_MS;
+}
+
+/* a + b, where GW_TIME_NEVER and overflow stay GW_TIME_NEVER. Both are not negative. */
+static gw_time_ns add_ns(gw_time_ns a, gw_time_ns b)
+{
+	return a > GW_TIME_NEVER - b ? GW_TIME_NEVER : a + b;
+}
+
+static gw_time_ns ns_from_double(double ns)
+{
+	return ns >= 9e18 ? GW_TIME_NEVER : (gw_time_ns)ns;
+}
+
+static gw_time_ns copy_time_ns(const struct gw_convergence *c, uint64_t bytes)
+{
+	if (bytes == 0)
+		return 0;
+	if (c->bandwidth_Bps <= 0)
+		return GW_TIME_NEVER;
+	return ns_from_double((double)bytes / c->bandwidth_Bps * (double)GW_NS_PER_S);
+}
+
+static void measure_bandwidth(struct gw_convergence *c, const struct gw_pass_stats *s)
+{
+	uint64_t full = s->pages > s->zero_pages ? s->pages - s->zero_pages : 0;
+	gw_time_ns copy_ns = s->duration_ns - GW_MAX(s->scan_ns, 0);
+	bool large;
+	double x;
+
+	if (full == 0 || copy_ns <= 0)
+		return;
+	x = (double)(full * PAGE_BYTES) * (double)GW_NS_PER_S / (double)copy_ns;
+	large = full >= MEASURE_MIN_PAGES || (copy_ns >= MEASURE_MIN_NS && full >= MEASURE_MIN_PAGES_SLOW);
+	if (!large || full < s->zero_pages) {
+		if (c->bandwidth_Bps <= 0)
+			c->bandwidth_is_bound = true;
+		/* A bound taken from a few pages may be a fluke: it never outbids a measurement. */
+		if (c->bandwidth_is_bound || full >= MEASURE_MIN_PAGES)
+			c->bandwidth_Bps = fmax(c->bandwidth_Bps, x);
+		return;
+	}
+	if (c->bandwidth_Bps <= 0 || c->bandwidth_is_bound)
+		c->bandwidth_Bps = x;
+	else if (x < c->bandwidth_Bps)
+		c->bandwidth_Bps += SMOOTH_DOWN * (x - c->bandwidth_Bps);
+	else
+		c->bandwidth_Bps += SMOOTH_UP * (x - c->bandwidth_Bps);
+	c->bandwidth_is_bound = false;
+}
+
+static void measure_dirty_rate(struct gw_convergence *c, const struct gw_pass_stats *s)
+{
+	if (s->duration_ns > 0)
+		c->dirty_rate_Bps = (uint64_t)fmin((double)s->left_bytes * (double)GW_NS_PER_S /
+						   (double)s->duration_ns, 1e18);
+}
+
+static void count_progress(struct gw_convergence *c, const struct gw_pass_stats *s)
+{
+	bool progress = s->left_bytes < c->last_left_bytes &&
+			(c->last_left_bytes == UINT64_MAX ||
+			 (double)s->left_bytes <= c->params.progress_ratio * (double)c->last_left_bytes);
+
+	c->passes_without_progress = progress ? 0 : c->passes_without_progress + 1;
+	c->best_left_bytes = GW_MIN(c->best_left_bytes, s->left_bytes);
+}
+
+/* The largest rest that meets the chosen threshold, the budget for the pause left aside. */
+static uint64_t threshold_bytes(const struct gw_convergence *c)
+{
+	const struct gw_convergence_params *p = &c->params;
+
+	switch (p->threshold) {
+	case GW_THRESHOLD_ABSOLUTE:
+		return p->threshold_bytes;
+	case GW_THRESHOLD_RELATIVE:
+		return (uint64_t)(p->threshold_fraction * (double)p->ram_used_bytes);
+	case GW_THRESHOLD_ADAPTIVE:
+		break;
+	}
+	return UINT64_MAX;
+}
+
+/* What of the budget copying may use; negative when the fixed part alone is above it. */
+static gw_time_ns copy_budget_ns(const struct gw_convergence *c, const struct gw_pass_stats *s)
+{
+	if (c->params.max_downtime_ns == GW_TIME_NEVER)
+		return GW_TIME_NEVER;
+	return c->params.max_downtime_ns - c->params.switch_cost_ns - GW_MAX(s->scan_ns, 0);
+}
+
+/* The largest rest with which the switch would be made. */
+static double fitting_bytes(const struct gw_convergence *c, const struct gw_pass_stats *s)
+{
+	gw_time_ns budget = copy_budget_ns(c, s);
+
+	if (budget < 0)
+		return 0;
+	return fmin((double)threshold_bytes(c), (double)budget / (double)GW_NS_PER_S * c->bandwidth_Bps);
+}
+
+static uint64_t floor_bytes(const struct gw_convergence *c)
+{
+	double by_time = c->bandwidth_Bps * (double)FLOOR_NS / (double)GW_NS_PER_S;
+
+	return by_time > (double)FLOOR_BYTES ? (uint64_t)by_time : FLOOR_BYTES;
+}
+
+/* The switch could be made now: is another short pass worth it? */
+static bool wants_short_pass(const struct gw_convergence *c, const struct gw_pass_stats *s)
+{
+	gw_time_ns cost = add_ns(copy_time_ns(c, s->left_bytes), GW_MAX(s->scan_ns, 0));
+
+	if (s->left_bytes <= floor_bytes(c) || c->passes >= c->params.max_passes ||
+	    c->short_passes >= SHORT_PASSES_MAX || cost > SHORT_TIME_NS - c->short_ns)
+		return false;
+	if (c->short_passes == 0)
+		return (double)c->dirty_rate_Bps < SHRINK_RATIO * c->bandwidth_Bps;
+	return (double)s->left_bytes <= SHRINK_RATIO * (double)c->last_left_bytes;
+}
+
+static gw_time_ns eta_ns(const struct gw_convergence *c, const struct gw_pass_stats *s)
+{
+	double left = (double)s->left_bytes, fit = fitting_bytes(c, s), r, n;
+
+	if (c->bandwidth_Bps <= 0 || copy_budget_ns(c, s) < 0)
+		return GW_TIME_NEVER;
+	r = (double)c->dirty_rate_Bps / c->bandwidth_Bps;
+	if (r >= 1)
+		return GW_TIME_NEVER;
+	if (left <= fit || r <= 0)
+		return copy_time_ns(c, s->left_bytes);
+	if (fit <= 0)
+		return GW_TIME_NEVER;
+	n = ceil(log(fit / left) / log(r));
+	if (c->passes + n > c->params.max_passes)
+		return GW_TIME_NEVER;
+	return ns_from_double(left / c->bandwidth_Bps * (1 - pow(r, n)) / (1 - r) * (double)GW_NS_PER_S);
+}
+
+static void say_fit(const struct gw_convergence *c, const struct gw_pass_stats *s, struct gw_decision *d)
+{
+	char left[32], limit[32];
+
+	if (s->left_bytes == 0)
+		snprintf(d->reason, sizeof(d->reason), "nothing left to copy");
+	else if (c->params.threshold != GW_THRESHOLD_ADAPTIVE)
+		snprintf(d->reason, sizeof(d->reason), "%s left, threshold %s",
+			 gw_format_size(left, sizeof(left), s->left_bytes),
+			 gw_format_size(limit, sizeof(limit), threshold_bytes(c)));
+	else if (c->params.max_downtime_ns == GW_TIME_NEVER)
+		snprintf(d->reason, sizeof(d->reason), "%s left, no limit for the pause",
+			 gw_format_size(left, sizeof(left), s->left_bytes));
+	else
+		snprintf(d->reason, sizeof(d->reason), "%.1f ms of %.1f ms budget left to copy",
+			 ms(copy_time_ns(c, s->left_bytes)), ms(copy_budget_ns(c, s)));
+}
+
+static void say_unfit(const struct gw_convergence *c, const struct gw_pass_stats *s, struct gw_decision *d)
+{
+	char left[32], limit[32];
+
+	gw_format_size(left, sizeof(left), s->left_bytes);
+	if (d->predicted_downtime_ns == GW_TIME_NEVER)
+		snprintf(d->reason, sizeof(d->reason), "%s left, bandwidth not measured yet", left);
+	else if (d->predicted_downtime_ns > c->params.max_downtime_ns)
+		snprintf(d->reason, sizeof(d->reason), "%s left would pause for %.1f ms, budget %.1f ms",
+			 left, ms(d->predicted_downtime_ns), ms(c->params.max_downtime_ns));
+	else
+		snprintf(d->reason, sizeof(d->reason), "%s left, threshold %s", left,
+			 gw_format_size(limit, sizeof(limit), threshold_bytes(c)));
+}
+
+/* No forward progress any more: the policy decides. */
+static void decide_stalled(const struct gw_convergence *c, const struct gw_pass_stats *s,
+                           const char *why, struct gw_decision *d)
+{
+	gw_time_ns budget = c->params.max_downtime_ns;
+	char left[32];
+
+	gw_format_size(left, sizeof(left), s->left_bytes);
+	if (c->params.stall == GW_STALL_STAY) {
+		d->verdict = GW_VERDICT_GIVE_UP;
+		d->eta_ns = GW_TIME_NEVER;
+		snprintf(d->reason, sizeof(d->reason), "%s, %s left: the guest stays", why, left);
+		return;
+	}
+	d->verdict = GW_VERDICT_SWITCH;
+	d->eta_ns = 0;
+	if (d->predicted_downtime_ns == GW_TIME_NEVER)
+		snprintf(d->reason, sizeof(d->reason),
+			 "%s: switching with %s left, bandwidth unknown", why, left);
+	else if (d->predicted_downtime_ns > budget)
+		snprintf(d->reason, sizeof(d->reason),
+			 "%s: switching with %s left, %.1f ms past the budget of %.1f ms", why, left,
+			 ms(d->predicted_downtime_ns - budget), ms(budget));
+	else
+		snprintf(d->reason, sizeof(d->reason),
+			 "%s: switching with %s left, above the threshold", why, left);
+}
+
+/* Fills why and returns true when passes do not lead anywhere any more. */
+static bool is_stalled(const struct gw_convergence *c, const struct gw_pass_stats *s, char *why, size_t len)
+{
+	const struct gw_convergence_params *p = &c->params;
+
+	if (c->passes_without_progress >= GW_MAX(p->stall_passes, 1u))
+		snprintf(why, len, "no progress in %u passes", c->passes_without_progress);
+	else if (c->passes >= GW_MAX(p->max_passes, 1u))
+		snprintf(why, len, "limit of %u passes reached", p->max_passes);
+	else if (copy_budget_ns(c, s) < 0 && s->left_bytes <= floor_bytes(c))
+		snprintf(why, len, "the switch alone takes %.1f ms",
+			 ms(p->switch_cost_ns + GW_MAX(s->scan_ns, 0)));
+	else
+		return false;
+	return true;
+}
+
+static void decide_fitting(struct gw_convergence *c, const struct gw_pass_stats *s, struct gw_decision *d)
+{
+	c->in_short_pass = wants_short_pass(c, s);
+	if (!c->in_short_pass) {
+		d->verdict = GW_VERDICT_SWITCH;
+		d->eta_ns = 0;
+		say_fit(c, s, d);
+		return;
+	}
+	c->short_passes++;
+	d->verdict = GW_VERDICT_PASS;
+	d->eta_ns = copy_time_ns(c, s->left_bytes);
+	snprintf(d->reason, sizeof(d->reason), "%.1f ms left to copy would do, a short pass makes it less",
+		 ms(d->eta_ns));
+}
+
+void gw_convergence_decide(struct gw_convergence *c, const struct gw_pass_stats *s,
+                           struct gw_decision *ret)
+{
+	struct gw_decision d = { .verdict = GW_VERDICT_PASS };
+	char why[64];
+
+	c->passes++;
+	if (c->in_short_pass)
+		c->short_ns = add_ns(c->short_ns, GW_MAX(s->duration_ns, 0));
+	c->in_short_pass = false;
+	measure_bandwidth(c, s);
+	measure_dirty_rate(c, s);
+	count_progress(c, s);
+
+	d.bandwidth_Bps = (uint64_t)c->bandwidth_Bps;
+	d.dirty_rate_Bps = c->dirty_rate_Bps;
+	d.predicted_downtime_ns = add_ns(add_ns(c->params.switch_cost_ns, GW_MAX(s->scan_ns, 0)),
+					 copy_time_ns(c, s->left_bytes));
+
+	if (s->left_bytes <= threshold_bytes(c) && d.predicted_downtime_ns <= c->params.max_downtime_ns) {
+		decide_fitting(c, s, &d);
+	} else if (is_stalled(c, s, why, sizeof(why))) {
+		decide_stalled(c, s, why, &d);
+	} else {
+		d.eta_ns = eta_ns(c, s);
+		say_unfit(c, s, &d);
+	}
+	c->last_left_bytes = s->left_bytes;
+	*ret = d;
+}

@@ -10,20 +10,20 @@
  *
  * Goal: at no instant do two copies run, and no fault of one process, host or link loses the guest.
  *
- * The source's durable record is the decision. Four rules carry the whole proof:
+ * The source's durable record is the decision. Five rules carry the whole proof:
  *
  * 1. COMMIT is written only when the target is whole (READY) and the source has sent everything (SENT),
  *    so after it nothing that only the source has is needed.
  * 2. From the moment a COMMIT may be on disk until its outcome is known the source neither runs the guest
  *    nor tells anybody anything. A failed write has an unknown outcome: only a durable ABORT over it, or a
  *    durable COMMIT, ends that; when neither can be had the machine stays UNKNOWN and paused.
- * 3. Where COMMIT was never written, ABORT needs no record to be true (presumed abort): the guest is
- *    resumed even when the store fails. A restarted daemon that reads "undecided" comes to the same answer.
+ * 3. Until the guest is stopped nothing at the target can be whole, so ABORT needs no record to be true
+ *    (presumed abort). After that it does: with "undecided" on disk a later power cut, which takes the
+ *    resumed guest with it, would make the daemon commit the older image at the target (see 5).
  * 4. Once READY, the target never decides: it asks until it is answered. Before READY it may destroy its
  *    copy at any time, because without READY there is no COMMIT.
- *
- * The exception to "a failure before COMMIT means ABORT": when the VMM at the source is gone for certain,
- * ABORT would throw away the only whole image; the source asks the target and commits if that is whole.
+ * 5. A failure before COMMIT means ABORT, but for one: when the VMM at the source is gone for certain, ABORT
+ *    would throw away the only whole image; the source asks the target and commits if that is whole.
  *
  * A COMMIT or ABORT that a restarted daemon reads may have reached the page cache only. It is therefore
  * written again before anybody is told, so that a later crash of the host cannot take it back.
@@ -40,7 +40,10 @@ enum mark {
 	MARK_TOLD = 1 << 5,
 	MARK_LOST = 1 << 6,
 	MARK_ABORTED = 1 << 7,
+	MARK_MAY_BE_WHOLE = 1 << 8,
 };
+
+#define MARK_STOP (MARK_STOPPED | MARK_MAY_BE_WHOLE)
 
 typedef bool (*source_guard)(const struct gw_source_machine *m);
 
@@ -68,10 +71,10 @@ static bool is_lost(const struct gw_source_machine *m)
 	return m->lost;
 }
 
-/* The target may run, or is the only one that can: the way back is closed. */
+/* The target may run, or holds the only whole image: the way back is closed. */
 static bool must_commit(const struct gw_source_machine *m)
 {
-	return m->commit_told || m->lost;
+	return m->commit_told || (m->lost && m->ready);
 }
 
 static bool undecided(const struct gw_source_machine *m)
@@ -79,9 +82,9 @@ static bool undecided(const struct gw_source_machine *m)
 	return !m->aborted;
 }
 
-static bool undecided_and_tried(const struct gw_source_machine *m)
+static bool undecided_and_whole(const struct gw_source_machine *m)
 {
-	return !m->aborted && m->commit_tried;
+	return !m->aborted && m->may_be_whole;
 }
 
 static bool undecided_and_stopped(const struct gw_source_machine *m)
@@ -100,12 +103,13 @@ static bool is_aborted(const struct gw_source_machine *m)
 
 static const struct source_row source_rows[] = {
 	{ S(IDLE), E(START), NULL, S(BEGIN), DO(RECORD_BEGIN), 0 },
-	{ S(IDLE), E(RESTARTED_BEGIN), NULL, S(ABORT), DO(CANCEL_SAVE) | DO(RECORD_ABORT), MARK_STOPPED },
+	{ S(IDLE), E(RESTARTED_RUNS), NULL, S(ABORT), DO(CANCEL_SAVE) | DO(RECORD_ABORT), MARK_STOPPED },
+	{ S(IDLE), E(RESTARTED_BEGIN), NULL, S(ABORT), DO(CANCEL_SAVE) | DO(RECORD_ABORT), MARK_STOP },
 	{ S(IDLE), E(RESTARTED_ABORT), NULL, S(ABORT), DO(CANCEL_SAVE) | DO(RECORD_ABORT),
-	  MARK_STOPPED | MARK_TRIED },
+	  MARK_STOP | MARK_TRIED },
 	{ S(IDLE), E(RESTARTED_COMMIT), NULL, S(COMMIT), DO(RECORD_COMMIT),
-	  MARK_STOPPED | MARK_SENT | MARK_READY | MARK_TRIED | MARK_TOLD },
-	{ S(IDLE), E(RESTARTED_LOST), NULL, S(SENT), DO(ASK), MARK_STOPPED | MARK_SENT | MARK_LOST },
+	  MARK_STOP | MARK_SENT | MARK_READY | MARK_TRIED | MARK_TOLD },
+	{ S(IDLE), E(RESTARTED_LOST), NULL, S(SENT), DO(ASK), MARK_STOP | MARK_SENT | MARK_LOST },
 
 	{ S(BEGIN), E(RECORDED), has_failed, S(ABORT), DO(RECORD_ABORT), 0 },
 	{ S(BEGIN), E(RECORDED), NULL, S(PREPARE), DO(SEND_PREPARE), 0 },
@@ -115,7 +119,7 @@ static const struct source_row source_rows[] = {
 	{ S(PREPARE), E(PREPARED), NULL, S(COPY), DO(COPY), 0 },
 	{ S(PREPARE), E(FAILED), NULL, S(ABORT), DO(RECORD_ABORT), 0 },
 
-	{ S(COPY), E(CONVERGED), NULL, S(STOP), DO(STOP_AND_SEND), MARK_STOPPED },
+	{ S(COPY), E(CONVERGED), NULL, S(STOP), DO(STOP_AND_SEND), MARK_STOP },
 	{ S(COPY), E(FAILED), NULL, S(ABORT), DO(CANCEL_SAVE) | DO(RECORD_ABORT), 0 },
 
 	{ S(STOP), E(ALL_SENT), is_ready, S(COMMIT), DO(RECORD_COMMIT), MARK_SENT | MARK_TRIED },
@@ -146,7 +150,7 @@ static const struct source_row source_rows[] = {
 	{ S(ABORT), E(RECORDED), undecided_and_stopped, S(ABORT), DO(RESUME) | DO(SEND_ABORT),
 	  MARK_ABORTED },
 	{ S(ABORT), E(RECORDED), undecided, S(ABORTED), DO(SEND_ABORT), MARK_ABORTED },
-	{ S(ABORT), E(RECORD_FAILED), undecided_and_tried, S(UNKNOWN), DO(ALARM), 0 },
+	{ S(ABORT), E(RECORD_FAILED), undecided_and_whole, S(UNKNOWN), DO(ALARM), 0 },
 	{ S(ABORT), E(RECORD_FAILED), undecided_and_stopped, S(ABORT), DO(RESUME) | DO(SEND_ABORT),
 	  MARK_ABORTED },
 	{ S(ABORT), E(RECORD_FAILED), undecided, S(ABORTED), DO(SEND_ABORT), MARK_ABORTED },
@@ -190,6 +194,7 @@ unsigned gw_source_step(struct gw_source_machine *m, enum gw_source_event ev)
 	m->commit_told |= !!(r->marks & MARK_TOLD);
 	m->lost |= !!(r->marks & MARK_LOST);
 	m->aborted |= !!(r->marks & MARK_ABORTED);
+	m->may_be_whole |= !!(r->marks & MARK_MAY_BE_WHOLE);
 	return r->actions;
 }
 
@@ -220,7 +225,9 @@ const char *gw_source_state_name(enum gw_source_state s)
 
 bool gw_source_can_abort(const struct gw_source_machine *m)
 {
-	return source_states[m->state].can_abort && !m->lost;
+	if (m->lost || (m->commit_tried && !m->aborted))
+		return false;
+	return source_states[m->state].can_abort;
 }
 
 enum gw_answer gw_source_answer(const struct gw_source_machine *m)
@@ -250,6 +257,7 @@ static const char *const source_event_names[GW_SOURCE_EV_COUNT] = {
 	[E(RESTARTED_ABORT)] = "restarted-abort",
 	[E(RESTARTED_LOST)] = "restarted-lost",
 	[E(VM_LOST)] = "vm-lost",
+	[E(RESTARTED_RUNS)] = "restarted-runs",
 };
 
 const char *gw_source_event_name(enum gw_source_event e)

@@ -12,6 +12,7 @@
  *   matters: the source SEND_COMMIT while COMMITTED, the target ASK while READY or PART.
  * - A daemon that starts feeds the one RESTARTED event that fits what it found into a fresh machine,
  *   before it answers anybody about that migration.
+ * - Whether the VMM lives is looked at first: VM_LOST goes before any FAILED or RECORD_FAILED.
  * - A source forgets a migration only in ABORTED or DONE, a target only in GONE or RUNNING.
  */
 #ifndef GW_ENGINE_HANDOVER_H
@@ -33,7 +34,7 @@ enum gw_source_state {
 	GW_SOURCE_DONE,      /* target runs and said so; the copy here is destroyed */
 	GW_SOURCE_ABORT,     /* undoing: cancel, wait for its end, ABORT durable, resume */
 	GW_SOURCE_ABORTED,   /* runs here, as before */
-	GW_SOURCE_UNKNOWN,   /* the store failed at COMMIT and at ABORT: paused, an operator decides */
+	GW_SOURCE_UNKNOWN,   /* the store failed after the stop: paused, RETRY or an operator decides */
 	GW_SOURCE_STATE_COUNT,
 };
 
@@ -50,11 +51,12 @@ enum gw_source_event {
 	GW_SOURCE_EV_RESUMED,       /* undo complete: the guest runs here, or its VMM is dead for good */
 	GW_SOURCE_EV_TARGET_LOST,   /* target said FAILED, or that it knows no such migration */
 	GW_SOURCE_EV_RETRY,         /* in UNKNOWN: the store may work again; try to decide once more */
-	GW_SOURCE_EV_RESTARTED_BEGIN,  /* the daemon came back and found the record undecided, */
-	GW_SOURCE_EV_RESTARTED_COMMIT, /* ... saying COMMIT with the copy here not destroyed yet, */
+	GW_SOURCE_EV_RESTARTED_BEGIN,  /* the daemon came back, found the record undecided, guest paused */
+	GW_SOURCE_EV_RESTARTED_COMMIT, /* ... saying COMMIT, whatever is left here, */
 	GW_SOURCE_EV_RESTARTED_ABORT,  /* ... saying ABORT with the guest not running */
 	GW_SOURCE_EV_RESTARTED_LOST,   /* ... undecided, and no VMM left here (host crash): not ABORT,
 	                                * the target may hold the only whole image */
+	GW_SOURCE_EV_RESTARTED_RUNS,   /* ... undecided, and the guest runs (so it was never stopped) */
 	GW_SOURCE_EV_VM_LOST,       /* the VMM process here is gone for certain */
 	GW_SOURCE_EV_COUNT,
 };
@@ -80,10 +82,11 @@ struct gw_source_machine {
 	bool sent, ready; /* both are needed for COMMIT */
 	bool stopped;     /* the guest was (or may have been) paused by this migration */
 	bool failed;      /* FAILED came while BEGIN was being written: abort when that is done */
-	bool commit_tried; /* a COMMIT may be on disk: only a durable ABORT allows to resume */
+	bool may_be_whole; /* the target may hold a whole image: only a durable ABORT allows to resume */
+	bool commit_tried; /* a COMMIT may be on disk */
 	bool commit_told; /* the target may have been told COMMIT: never abort again */
 	bool lost;        /* no VMM here any more: only the target can run it, never abort a whole image */
-	bool aborted;     /* ABORT is certain: durable, or presumed as COMMIT was never written */
+	bool aborted;     /* ABORT is certain: durable, or presumed as nothing was stopped yet */
 };
 
 /* Returns the set of actions; an event that has no meaning in the state changes nothing and returns 0. */

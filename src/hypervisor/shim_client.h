@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Asks the library that is preloaded into the VMM; one connection per call, callable from any thread. */
+#ifndef GW_HYPERVISOR_SHIM_CLIENT_H
+#define GW_HYPERVISOR_SHIM_CLIENT_H
+
+#include <stdint.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+
+/* 0 when a library of our protocol version answers at `path`, -EPROTO for another version. */
+int gw_shim_hello(const char *path, gw_time_ns deadline, struct gw_error *err);
+
+/* A fresh userfaultfd of the VMM's address space; UFFDIO_API not yet called. Caller closes. */
+int gw_shim_userfaultfd(const char *path, gw_time_ns deadline, int *ret_fd, struct gw_error *err);
+
+/* Populates the VMM's page tables of [hva, hva+len) for writing. */
+int gw_shim_populate(const char *path, uint64_t hva, uint64_t len, gw_time_ns deadline,
+                     struct gw_error *err);
+
+/* Has the kernel gather [hva, hva+len) into huge pages. -EINVAL where it cannot. */
+int gw_shim_collapse(const char *path, uint64_t hva, uint64_t len, gw_time_ns deadline,
+                     struct gw_error *err);
+
+#endif

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Requests to the preloaded library, over its unix stream socket; one host, one build, no byte order.
+ *
+ * A client sends one request and waits for its reply before the next. The connection is dropped at the
+ * first malformed request. Only processes of the same user and root are served.
+ */
+#ifndef GW_SHIM_PROTOCOL_H
+#define GW_SHIM_PROTOCOL_H
+
+#include <stdint.h>
+
+#define GW_SHIM_SOCKET_ENV "GODWIT_SHIM_SOCKET"
+#define GW_SHIM_MAGIC 0x4d485347u /* "GSHM" */
+#define GW_SHIM_VERSION 1u
+
+enum gw_shim_command {
+	GW_SHIM_HELLO = 1,          /* value: GW_SHIM_VERSION */
+	/* A fresh userfaultfd of this address space rides on the reply as SCM_RIGHTS. It is O_NONBLOCK,
+	 * O_CLOEXEC and UFFDIO_API was not called. */
+	GW_SHIM_USERFAULTFD = 2,
+	/* madvise() over [address, address + length), in pieces. value: bytes done, also on failure.
+	 * Ends when the client closes. Must not be asked for a range whose faults wait for a
+	 * userfaultfd: the one thread that serves all clients would wait with them. */
+	GW_SHIM_POPULATE_WRITE = 3,
+	GW_SHIM_COLLAPSE = 4,
+};
+
+struct gw_shim_request {
+	uint32_t magic;
+	uint32_t command;
+	uint64_t address;
+	uint64_t length;
+} __attribute__((packed));
+
+struct gw_shim_reply {
+	int32_t result; /* 0 or a negative errno */
+	uint32_t pad;
+	uint64_t value;
+} __attribute__((packed));
+
+_Static_assert(sizeof(struct gw_shim_request) == 24, "request size");
+_Static_assert(sizeof(struct gw_shim_reply) == 16, "reply size");
+
+#endif

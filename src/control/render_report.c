@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Jobs and their post-mortem as text for people (X4). */
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "base/units.h"
+#include "control/json.h"
+#include "control/render.h"
+#include "control/render_progress.h"
+#include "control/table.h"
+
+static const char *size_of(char *buf, size_t len, const json_t *object, const char *key)
+{
+	return gw_format_size(buf, len, (uint64_t)gw_json_int(object, key, 0));
+}
+
+static const char *duration_of(char *buf, size_t len, const json_t *object, const char *key)
+{
+	return gw_format_duration(buf, len, gw_json_int(object, key, -1));
+}
+
+/* The sums below the passes; what left over or dirtied in each does not add up. */
+static void passes_total(struct gw_table *t, const json_t *passes)
+{
+	static const char *const keys[] = { "pages", "zero_pages", "wire_bytes", "duration_ns", "scan_ns" };
+	int64_t sums[GW_ARRAY_SIZE(keys)] = { 0 };
+	char buf[32];
+	size_t i, k;
+	json_t *p;
+
+	json_array_foreach(passes, i, p)
+		for (k = 0; k < GW_ARRAY_SIZE(keys); k++)
+			sums[k] += gw_json_int(p, keys[k], 0);
+	gw_table_cell(t, "all");
+	gw_table_cell(t, "%lld", (long long)sums[0]);
+	gw_table_cell(t, "%lld", (long long)sums[1]);
+	gw_table_cell(t, "%s", gw_format_size(buf, sizeof(buf), (uint64_t)sums[2]));
+	gw_table_cell(t, "%s", gw_format_duration(buf, sizeof(buf), sums[3]));
+	gw_table_cell(t, "%s", gw_format_duration(buf, sizeof(buf), sums[4]));
+	for (k = 0; k < 4; k++)
+		gw_table_cell(t, " ");
+}
+
+static void print_passes(FILE *out, const json_t *report)
+{
+	static const struct gw_column columns[] = {
+		{ "PASS", true }, { "PAGES", true }, { "ZERO", true }, { "BYTES", true }, { "TIME", true },
+		{ "SCAN", true }, { "RATE", true }, { "LEFT", true }, { "DIRTY RATE", true },
+		{ "DECISION", false },
+	};
+	struct gw_table *t = gw_table_new(columns, GW_ARRAY_SIZE(columns));
+	const json_t *passes = json_object_get(report, "passes");
+	char buf[32];
+	size_t i;
+	json_t *p;
+
+	if (!t)
+		return;
+	json_array_foreach(passes, i, p) {
+		gw_table_cell(t, "%lld", (long long)gw_json_int(p, "pass", (int64_t)i + 1));
+		gw_table_cell(t, "%lld", (long long)gw_json_int(p, "pages", 0));
+		gw_table_cell(t, "%lld", (long long)gw_json_int(p, "zero_pages", 0));
+		gw_table_cell(t, "%s", size_of(buf, sizeof(buf), p, "wire_bytes"));
+		gw_table_cell(t, "%s", duration_of(buf, sizeof(buf), p, "duration_ns"));
+		gw_table_cell(t, "%s", duration_of(buf, sizeof(buf), p, "scan_ns"));
+		gw_table_cell(t, "%s", gw_format_rate(buf, sizeof(buf), (uint64_t)gw_json_int(p, "rate_Bps", 0)));
+		gw_table_cell(t, "%s", size_of(buf, sizeof(buf), p, "left_bytes"));
+		gw_table_cell(t, "%s",
+		              gw_format_rate(buf, sizeof(buf), (uint64_t)gw_json_int(p, "dirty_rate_Bps", 0)));
+		gw_table_cell(t, "%s", gw_json_text(p, "decision"));
+	}
+	if (json_array_size(passes) > 0) {
+		passes_total(t, passes);
+		gw_table_print(t, out, 2);
+	}
+	gw_table_free(t);
+}
+
+static void phase_row(struct gw_table *t, const char *name, gw_time_ns ns, gw_time_ns whole)
+{
+	gw_table_cell(t, "%s", name);
+	gw_table_cell(t, "%.3f", (double)ns / GW_NS_PER_MS);
+	gw_table_cell(t, whole > 0 ? "%.1f" : "", whole > 0 ? 100.0 * (double)ns / (double)whole : 0.0);
+}
+
+/* A list of phases. `whole` is what they should add up to: the rest is shown as "other"; -1: their sum. */
+static void print_phases(FILE *out, const char *title, const json_t *phases, gw_time_ns whole)
+{
+	static const struct gw_column columns[] = { { "PHASE", false }, { "ms", true }, { "%", true } };
+	struct gw_table *t = gw_table_new(columns, GW_ARRAY_SIZE(columns));
+	gw_time_ns sum = 0;
+	char buf[32];
+	size_t i;
+	json_t *p;
+
+	if (!t)
+		return;
+	json_array_foreach(phases, i, p)
+		sum += gw_json_int(p, "ns", 0);
+	if (json_array_size(phases) > 0 || whole > 0) {
+		whole = whole < 0 ? sum : whole;
+		json_array_foreach(phases, i, p)
+			phase_row(t, gw_json_text(p, "name"), gw_json_int(p, "ns", 0), whole);
+		if (whole != sum)
+			phase_row(t, "other", whole - sum, whole); /* what no phase explains */
+		phase_row(t, "total", whole, whole);
+		fprintf(out, "\n%s: %s\n", title, gw_format_duration(buf, sizeof(buf), whole));
+		gw_table_print(t, out, 2);
+	}
+	gw_table_free(t);
+}
+
+static void print_verify(FILE *out, const json_t *v)
+{
+	char buf[32];
+
+	if (!json_is_object(v))
+		return;
+	if (gw_json_bool(v, "equal"))
+		fprintf(out, "\nVerified: %lld pages are equal on both sides", (long long)gw_json_int(v, "pages", 0));
+	else
+		fprintf(out, "\nVERIFICATION FAILED: %lld of %lld pages differ",
+		        (long long)gw_json_int(v, "different_pages", 0), (long long)gw_json_int(v, "pages", 0));
+	fprintf(out, " (compared in %s)\n", duration_of(buf, sizeof(buf), v, "duration_ns"));
+}
+
+void gw_render_report(FILE *out, const json_t *report)
+{
+	char ram[32], wire[32], text[512];
+
+	if (!json_is_object(report))
+		return;
+	fprintf(out, "Copying: %s in use, %s on the wire", size_of(ram, sizeof(ram), report, "ram_bytes"),
+	        size_of(wire, sizeof(wire), report, "wire_bytes"));
+	if (gw_json_int(report, "channels", 0) > 0)
+		fprintf(out, ", %lld channel%s", (long long)gw_json_int(report, "channels", 0),
+		        gw_json_int(report, "channels", 0) == 1 ? "" : "s");
+	if (*gw_json_text(report, "tracing"))
+		fprintf(out, ", %s write tracing",
+		        gw_clean_text(text, sizeof(text), gw_json_text(report, "tracing")));
+	putc('\n', out);
+	print_passes(out, report);
+	if (*gw_json_text(report, "decision"))
+		fprintf(out, "  Switched because: %s\n",
+		        gw_clean_text(text, sizeof(text), gw_json_text(report, "decision")));
+	print_phases(out, "Downtime", json_object_get(report, "downtime"),
+	             gw_json_int(report, "downtime_ns", -1));
+	print_phases(out, "Set-up", json_object_get(report, "setup"), -1);
+	print_phases(out, "Clean-up", json_object_get(report, "cleanup"), -1);
+	print_verify(out, json_object_get(report, "verify"));
+	if (gw_json_int(report, "total_ns", -1) >= 0)
+		fprintf(out, "\nTotal: %s\n", duration_of(text, sizeof(text), report, "total_ns"));
+}
+
+const char *gw_outcome_sentence(char *buf, size_t len, const json_t *job)
+{
+	const json_t *report = json_object_get(job, "report");
+	const char *state = gw_json_text(job, "state"), *where = gw_json_text(job, "vm_is");
+	bool in = !strcmp(gw_json_text(job, "kind"), "migrate-in");
+	const char *not_moved = in ? "did not come from" : "did not move to";
+	char vm[128], peer[256], error[GW_ERROR_TEXT_MAX], ran[300] = "", took[96] = "", total[32], down[32];
+
+	gw_clean_text(vm, sizeof(vm), gw_json_text(job, "vm"));
+	gw_clean_text(peer, sizeof(peer), gw_json_text(job, "peer"));
+	gw_clean_text(error, sizeof(error), gw_json_text(job, "error"));
+	if (!strcmp(where, "here"))
+		snprintf(ran, sizeof(ran), "; it runs here");
+	else if (!strcmp(where, "there"))
+		snprintf(ran, sizeof(ran), "; it runs on %s", peer);
+	if (gw_json_int(report, "total_ns", -1) >= 0)
+		snprintf(took, sizeof(took), " in %s, downtime %s",
+		         duration_of(total, sizeof(total), report, "total_ns"),
+		         duration_of(down, sizeof(down), report, "downtime_ns"));
+	if (!strcmp(state, "done"))
+		snprintf(buf, len, "%s %s %s%s", vm, in ? "came from" : "moved to", peer, took);
+	else if (!strcmp(state, "unknown"))
+		snprintf(buf, len, "%s is paused and nobody knows yet whether it is to run here or on %s%s%s", vm,
+		         peer, error[0] ? ": " : "", error);
+	else if (!strcmp(state, "cancelled"))
+		snprintf(buf, len, "%s %s %s: cancelled%s", vm, not_moved, peer, ran);
+	else
+		snprintf(buf, len, "%s %s %s: %s%s", vm, not_moved, peer, error[0] ? error : "failed", ran);
+	return buf;
+}
+
+void gw_render_outcome(FILE *out, const json_t *job)
+{
+	char buf[GW_ERROR_TEXT_MAX + 512];
+
+	fprintf(out, "%s\n", gw_outcome_sentence(buf, sizeof(buf), job));
+	if (json_is_object(json_object_get(job, "report"))) {
+		putc('\n', out);
+		gw_render_report(out, json_object_get(job, "report"));
+	}
+}
+
+void gw_render_job(FILE *out, const json_t *job)
+{
+	static const struct {
+		const char *what, *key;
+	} texts[] = {
+		{ "job", "id" }, { "kind", "kind" }, { "vm", "vm" }, { "other host", "peer" },
+		{ "state", "state" }, { "step", "step" }, { "reason", "reason" }, { "error", "error" },
+		{ "the vm runs", "vm_is" },
+	};
+	char buf[512];
+	size_t i;
+
+	for (i = 0; i < GW_ARRAY_SIZE(texts); i++)
+		gw_render_pair(out, texts[i].what, "%s", gw_json_text(job, texts[i].key));
+	gw_render_pair(out, "created", "%s", gw_render_time(buf, sizeof(buf), gw_json_real(job, "created")));
+	gw_render_pair(out, "finished", "%s", gw_render_time(buf, sizeof(buf), gw_json_real(job, "finished")));
+	if (!gw_json_bool(job, "final")) {
+		gw_render_pair(out, "progress", "%s", gw_progress_text(buf, sizeof(buf), job));
+		return;
+	}
+	putc('\n', out);
+	gw_render_outcome(out, job);
+}

@@ -40,7 +40,7 @@ struct gw_receiver {
 	const struct gw_ram *rams;
 	struct gw_wait wait; /* cancel_fd: stop_fd */
 	struct channel *channels;
-	int stop_fd, failure_fd;
+	int stop_fd, notify_fd;
 
 	/* each channel its own stripes */
 	struct gw_bitmap touched[GW_ARRAY_SIZE(((struct gw_wire_ram *)0)->region_pages)];
@@ -59,7 +59,8 @@ static void note_failure(struct gw_receiver *r, const struct gw_error *why)
 	if (!r->error.code)
 		r->error = *why;
 	pthread_cond_broadcast(&r->changed);
-	eventfd_write(r->failure_fd, 1);
+	if (r->notify_fd >= 0)
+		eventfd_write(r->notify_fd, 1);
 }
 
 static void note_barrier(struct gw_receiver *r, struct channel *c, uint32_t pass)
@@ -133,7 +134,7 @@ static void *channel_thread(void *arg)
 	return NULL;
 }
 
-int gw_receiver_new(const struct gw_wire_ram *ram, const struct gw_ram *rams, gw_time_ns idle_ns,
+int gw_receiver_new(const struct gw_wire_ram *ram, const struct gw_ram *rams, gw_time_ns idle_ns, int notify_fd,
                     struct gw_receiver **ret, struct gw_error *err)
 {
 	struct gw_receiver *r = calloc(1, sizeof(*r));
@@ -146,10 +147,10 @@ int gw_receiver_new(const struct gw_wire_ram *ram, const struct gw_ram *rams, gw
 	pthread_mutex_init(&r->lock, NULL);
 	pthread_cond_init(&r->changed, NULL);
 	r->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	r->failure_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	r->notify_fd = notify_fd;
 	r->wait = (struct gw_wait){ .cancel_fd = r->stop_fd, .idle_ns = idle_ns };
 	r->channels = calloc(ram->channels, sizeof(*r->channels));
-	ok = r->channels && r->stop_fd >= 0 && r->failure_fd >= 0;
+	ok = r->channels && r->stop_fd >= 0;
 	for (unsigned i = 0; ok && i < ram->n_regions; i++)
 		ok = gw_bitmap_init(&r->touched[i], ram->region_pages[i]) == 0;
 	if (!ok) {
@@ -217,11 +218,6 @@ int gw_receiver_wait(struct gw_receiver *r, uint32_t pass, const struct gw_wait 
 	return 0;
 }
 
-int gw_receiver_failure_fd(struct gw_receiver *r)
-{
-	return r->failure_fd;
-}
-
 int gw_receiver_error(struct gw_receiver *r, struct gw_error *err)
 {
 	GW_LOCKED(&r->lock);
@@ -261,8 +257,6 @@ void gw_receiver_free(struct gw_receiver *r)
 		gw_bitmap_done(&r->touched[i]);
 	if (r->stop_fd >= 0)
 		close(r->stop_fd);
-	if (r->failure_fd >= 0)
-		close(r->failure_fd);
 	pthread_cond_destroy(&r->changed);
 	pthread_mutex_destroy(&r->lock);
 	free(r->channels);

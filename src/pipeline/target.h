@@ -17,8 +17,9 @@ struct gw_receiver_stats {
 	uint64_t pages, zero_pages, wire_bytes;
 };
 
-/* `ram` describes what the peer may send; rams[i] are mapped writable and outlive the receiver. */
-int gw_receiver_new(const struct gw_wire_ram *ram, const struct gw_ram *rams, gw_time_ns idle_ns,
+/* `ram` describes what the peer may send; rams[i] are mapped writable and outlive the receiver. When a channel
+ * fails, notify_fd (an eventfd of the caller's, -1 for none) is written to, so that it can be a cancel_fd. */
+int gw_receiver_new(const struct gw_wire_ram *ram, const struct gw_ram *rams, gw_time_ns idle_ns, int notify_fd,
                     struct gw_receiver **ret, struct gw_error *err);
 
 /* Starts channel `index` on a welcomed connection; takes fd over (also on failure).
@@ -29,8 +30,6 @@ int gw_receiver_add_channel(struct gw_receiver *r, unsigned index, int fd, struc
  * Fails with the first channel's error. w->idle_ns bounds the whole wait. */
 int gw_receiver_wait(struct gw_receiver *r, uint32_t pass, const struct gw_wait *w, struct gw_error *err);
 
-/* Becomes readable when a channel has failed: for use as a cancel_fd. */
-int gw_receiver_failure_fd(struct gw_receiver *r);
 /* The failure, or 0. */
 int gw_receiver_error(struct gw_receiver *r, struct gw_error *err);
 

@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Reports and progress as JSON. */
+#include "migration/report.h"
+
+#include "base/cleanup.h"
+
+void gw_phase_add(struct gw_phases *p, const char *name, gw_time_ns ns)
+{
+	if (p->n < GW_REPORT_PHASES_MAX)
+		p->list[p->n++] = (struct gw_phase){ name, ns };
+}
+
+static json_t *phases_json(const struct gw_phases *p)
+{
+	json_t *a = json_array();
+
+	for (unsigned i = 0; i < p->n; i++)
+		json_array_append_new(a, json_pack("{s:s, s:I}", "name", p->list[i].name, "ns", (json_int_t)p->list[i].ns));
+	return a;
+}
+
+static uint64_t per_second(uint64_t amount, gw_time_ns ns)
+{
+	return ns > 0 ? (uint64_t)((double)amount * 1e9 / (double)ns) : 0;
+}
+
+static json_t *pass_json(const struct gw_pass_stats *s, const struct gw_decision *d)
+{
+	return json_pack("{s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s}", "pass", (int)s->pass, "pages",
+	                 (json_int_t)s->pages, "zero_pages", (json_int_t)s->zero_pages, "wire_bytes",
+	                 (json_int_t)s->wire_bytes, "duration_ns", (json_int_t)s->duration_ns, "scan_ns",
+	                 (json_int_t)s->scan_ns, "rate_Bps", (json_int_t)per_second(s->wire_bytes, s->duration_ns),
+	                 "left_bytes", (json_int_t)s->left_bytes, "dirty_rate_Bps", (json_int_t)d->dirty_rate_Bps,
+	                 "decision", d->reason);
+}
+
+static json_t *verify_json(const struct gw_report *r)
+{
+	if (!r->verified)
+		return json_null();
+	return json_pack("{s:I, s:b, s:I, s:I}", "pages", (json_int_t)r->verify_pages, "equal", r->verify_equal,
+	                 "different_pages", (json_int_t)r->verify_different_pages, "duration_ns",
+	                 (json_int_t)r->verify_ns);
+}
+
+json_t *gw_report_json(const struct gw_report *r)
+{
+	unsigned listed = GW_MIN(r->n_passes, GW_REPORT_PASSES_MAX);
+	json_t *passes = json_array();
+
+	for (unsigned i = 0; i < listed; i++)
+		json_array_append_new(passes, pass_json(&r->passes[i], &r->decisions[i]));
+	return json_pack("{s:I, s:I, s:I, s:I, s:i, s:s, s:o, s:o, s:o, s:o, s:o, s:s}", "total_ns",
+	                 (json_int_t)((r->finished ? r->finished : gw_now_ns()) - r->started), "downtime_ns",
+	                 (json_int_t)r->downtime_ns, "wire_bytes", (json_int_t)r->wire_bytes, "ram_bytes",
+	                 (json_int_t)r->ram_used_bytes, "channels", (int)r->channels, "tracing",
+	                 r->tracing ? r->tracing : "", "setup", phases_json(&r->setup), "passes", passes, "downtime",
+	                 phases_json(&r->downtime), "cleanup", phases_json(&r->cleanup), "verify", verify_json(r),
+	                 "decision", listed ? r->decisions[listed - 1].reason : "");
+}
+
+static json_t *time_or_null(gw_time_ns ns)
+{
+	return ns == GW_TIME_NEVER ? json_null() : json_integer(ns);
+}
+
+json_t *gw_progress_json(const struct gw_progress *p)
+{
+	uint64_t left = p->pass_total_bytes > p->pass_done_bytes ? p->pass_total_bytes - p->pass_done_bytes : 0;
+
+	return json_pack("{s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o}", "pass", (int)p->pass, "ram_bytes",
+	                 (json_int_t)p->ram_used_bytes, "transferred_bytes", (json_int_t)p->transferred_bytes,
+	                 "pass_done_bytes", (json_int_t)p->pass_done_bytes, "pass_total_bytes",
+	                 (json_int_t)p->pass_total_bytes, "remaining_bytes", (json_int_t)left, "rate_Bps",
+	                 (json_int_t)p->rate_Bps, "dirty_rate_Bps", (json_int_t)p->dirty_rate_Bps,
+	                 "predicted_downtime_ns", time_or_null(p->predicted_downtime_ns), "eta_ns",
+	                 time_or_null(p->eta_ns));
+}

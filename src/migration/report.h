@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What a migration tells about itself while it runs and afterwards (X4). */
+#ifndef GW_MIGRATION_REPORT_H
+#define GW_MIGRATION_REPORT_H
+
+#include <jansson.h>
+#include <pthread.h>
+#include <stdbool.h>
+
+#include "base/clock.h"
+#include "engine/convergence.h"
+
+#define GW_REPORT_PASSES_MAX 128
+#define GW_REPORT_PHASES_MAX 12
+
+struct gw_phase {
+	const char *name; /* static text */
+	gw_time_ns ns;
+};
+
+struct gw_phases {
+	unsigned n;
+	struct gw_phase list[GW_REPORT_PHASES_MAX];
+};
+
+void gw_phase_add(struct gw_phases *p, const char *name, gw_time_ns ns);
+
+struct gw_report {
+	gw_time_ns started, finished; /* 0: not yet */
+	uint64_t ram_used_bytes, wire_bytes;
+	unsigned channels;
+	const char *tracing;
+	struct gw_phases setup, downtime, cleanup;
+	gw_time_ns downtime_ns; /* stop begun -> the target confirmed that it runs */
+
+	unsigned n_passes; /* passes beyond the table are counted in it but not listed */
+	struct gw_pass_stats passes[GW_REPORT_PASSES_MAX];
+	struct gw_decision decisions[GW_REPORT_PASSES_MAX];
+
+	bool verified, verify_equal;
+	uint64_t verify_pages, verify_different_pages;
+	gw_time_ns verify_ns;
+};
+
+/* Live numbers. */
+struct gw_progress {
+	unsigned pass;
+	uint64_t ram_used_bytes, transferred_bytes;
+	uint64_t pass_total_bytes, pass_done_bytes;
+	uint64_t rate_Bps, dirty_rate_Bps;
+	gw_time_ns predicted_downtime_ns, eta_ns; /* GW_TIME_NEVER: not known */
+};
+
+/* The schemas Report and Job.progress of docs/openapi.yaml. New references. */
+json_t *gw_report_json(const struct gw_report *r);
+json_t *gw_progress_json(const struct gw_progress *p);
+
+#endif

@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Pre-copy (N3, N4): pass after pass over the pages written meanwhile, until the policy says switch. */
+#include <poll.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/fault.h"
+#include "base/log.h"
+#include "migration/source_internal.h"
+#include "transport/peer.h"
+
+static int open_uffd(void *arg, int *ret_fd, struct gw_error *err)
+{
+	struct gw_vm *vm = arg;
+
+	return vm->ops->userfaultfd(vm, ret_fd, err);
+}
+
+static uint64_t round_up(uint64_t v, uint64_t to)
+{
+	return (v + to - 1) / to * to;
+}
+
+static int start_tracing(struct gw_out *o, struct gw_error *err)
+{
+	struct gw_trace_range ranges[GW_RAM_REGIONS_MAX];
+	gw_time_ns t0 = gw_now_ns();
+	int r;
+
+	for (unsigned i = 0; i < o->n_regions; i++)
+		ranges[i] = (struct gw_trace_range){
+			.hva = o->regions[i].hva,
+			.size_bytes = round_up(o->regions[i].size_bytes, o->regions[i].page_size_bytes),
+			.page_size_bytes = o->regions[i].page_size_bytes,
+		};
+	r = gw_trace_new(o->config.vm->ops->pid(o->config.vm), open_uffd, o->config.vm, o->config.tracing, ranges,
+	                 o->n_regions, &o->trace, err);
+	if (r < 0)
+		return r;
+	gw_out_phase(o, setup, "arm write tracing", gw_now_ns() - t0);
+	GW_LOCKED(&o->lock);
+	o->report.tracing = gw_trace_mode_name(o->trace);
+	return 0;
+}
+
+/* Everything that was ever touched, looked for after tracing is armed: what appears later is traced. */
+static int first_pages(struct gw_out *o, struct gw_error *err)
+{
+	uint64_t pages = 0;
+
+	for (unsigned i = 0; i < o->n_regions; i++) {
+		int r = gw_ram_find_data(&o->ram[i], &o->pending[i], err);
+
+		if (r < 0)
+			return r;
+		pages += gw_bitmap_count(&o->pending[i]);
+	}
+	o->config.convergence.ram_used_bytes = pages << GW_PAGE_SHIFT;
+	GW_LOCKED(&o->lock);
+	o->report.ram_used_bytes = o->progress.ram_used_bytes = pages << GW_PAGE_SHIFT;
+	return 0;
+}
+
+static int start_sender(struct gw_out *o, struct gw_error *err)
+{
+	struct gw_sender_config config = {
+		.channel_fds = o->channel_fds,
+		.n_channels = o->config.channels,
+		.ram = o->ram,
+		.n_regions = o->n_regions,
+		.bandwidth_Bps = o->config.bandwidth_Bps,
+		.wait = o->wait,
+	};
+
+	return gw_sender_new(&config, &o->sender, err);
+}
+
+int gw_out_collect(struct gw_out *o, uint64_t *ret_bytes, struct gw_error *err)
+{
+	uint64_t pages = 0;
+
+	for (unsigned i = 0; i < o->n_regions; i++) {
+		int r = gw_trace_collect(o->trace, i, &o->pending[i], err);
+
+		if (r < 0)
+			return r;
+		pages += gw_bitmap_count(&o->pending[i]);
+	}
+	*ret_bytes = pages << GW_PAGE_SHIFT;
+	return 0;
+}
+
+/* Announces the next pass, sends o->pending, and clears it. */
+int gw_out_send_pass(struct gw_out *o, struct gw_sender_stats *ret, struct gw_error *err)
+{
+	uint64_t pages = 0;
+	int r;
+
+	for (unsigned i = 0; i < o->n_regions; i++)
+		pages += gw_bitmap_count(&o->pending[i]);
+	{
+		GW_LOCKED(&o->lock);
+		o->sender_live = true;
+		gw_sender_progress(o->sender, &o->pass_base);
+		o->pass_began = gw_now_ns();
+		o->progress.pass = ++o->pass;
+		o->progress.pass_total_bytes = pages << GW_PAGE_SHIFT;
+	}
+	r = gw_sender_pass(o->sender, o->pass, o->pending, ret, err);
+	for (unsigned i = 0; i < o->n_regions; i++)
+		gw_bitmap_clear_range(&o->pending[i], 0, o->ram[i].n_pages);
+	return r;
+}
+
+static void note_pass(struct gw_out *o, const struct gw_pass_stats *s, const struct gw_decision *d)
+{
+	{
+		GW_LOCKED(&o->lock);
+		if (o->report.n_passes < GW_REPORT_PASSES_MAX) {
+			o->report.passes[o->report.n_passes] = *s;
+			o->report.decisions[o->report.n_passes] = *d;
+		}
+		o->report.n_passes++;
+		o->progress.dirty_rate_Bps = d->dirty_rate_Bps;
+		o->progress.predicted_downtime_ns = d->predicted_downtime_ns;
+		o->progress.eta_ns = d->eta_ns;
+		if (s->duration_ns > 0)
+			o->progress.rate_Bps = (uint64_t)((double)s->wire_bytes * 1e9 / (double)s->duration_ns);
+	}
+	gw_log_debug(o->config.vm_name, "pass %u: %lu pages, %lu bytes left: %s", s->pass, (unsigned long)s->pages,
+	             (unsigned long)s->left_bytes, d->reason);
+	if (o->config.changed)
+		o->config.changed(o->config.changed_arg);
+}
+
+static int one_pass(struct gw_out *o, struct gw_decision *ret, struct gw_error *err)
+{
+	struct gw_pass_stats s = { 0 };
+	struct gw_sender_stats sent;
+	gw_time_ns t0 = gw_now_ns(), t1;
+	int r = gw_fault("source-pass-begin");
+
+	if (r == 0)
+		r = gw_out_send_pass(o, &sent, err);
+	if (r < 0)
+		return r;
+	t1 = gw_now_ns();
+	(void)gw_fault("source-pass-end");
+	r = gw_out_collect(o, &s.left_bytes, err);
+	if (r < 0)
+		return r;
+	s.pass = o->pass;
+	s.pages = sent.pages;
+	s.zero_pages = sent.zero_pages;
+	s.wire_bytes = sent.wire_bytes;
+	s.duration_ns = gw_now_ns() - t0;
+	s.scan_ns = gw_now_ns() - t1;
+	gw_convergence_decide(&o->convergence, &s, ret);
+	note_pass(o, &s, ret);
+	return 0;
+}
+
+static int still_wanted(struct gw_out *o, struct gw_error *err)
+{
+	enum gw_vm_status status;
+	int r = gw_wait_fd(o->control_fd, POLLIN, &(struct gw_wait){ .cancel_fd = o->cancel_fd, .idle_ns = 0 });
+
+	if (r == -ECANCELED)
+		return gw_error_set(err, r, "cancelled");
+	if (r == 0) { /* the target says something before its turn: it can only be that it failed */
+		struct gw_wire_frame f;
+		gw_autofree char *body = NULL;
+
+		return gw_peer_expect(o->control_fd, GW_WIRE_FRAME_TYPES, &f, &body, &o->wait, err);
+	}
+	if (gw_now_ns() > o->deadline)
+		return gw_error_set(err, ETIMEDOUT, "the migration did not converge within its time-out; the guest stays here");
+	r = o->config.vm->ops->status(o->config.vm, &status, err);
+	if (r < 0)
+		return r;
+	if (status != GW_VM_RUNNING)
+		return gw_error_set(err, ECANCELED, "the guest stopped running by itself (%s)", gw_vm_status_name(status));
+	return 0;
+}
+
+int gw_out_copy(struct gw_out *o, struct gw_error *err)
+{
+	struct gw_decision d = { .verdict = GW_VERDICT_PASS };
+	int r = start_tracing(o, err);
+
+	if (r == 0)
+		r = gw_fault("source-tracing-armed");
+	if (r == 0)
+		r = first_pages(o, err);
+	if (r == 0)
+		r = start_sender(o, err);
+	gw_convergence_init(&o->convergence, &o->config.convergence);
+	while (r == 0 && d.verdict == GW_VERDICT_PASS) {
+		r = still_wanted(o, err);
+		if (r == 0)
+			r = one_pass(o, &d, err);
+	}
+	if (r == 0 && d.verdict == GW_VERDICT_GIVE_UP)
+		r = gw_error_set(err, ETIMEDOUT, "the guest writes memory faster than it can be copied, and was asked to stay: %s",
+		                 d.reason);
+	return r;
+}

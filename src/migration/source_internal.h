@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* One outgoing migration's insides, shared by source.c (the machine), source_setup.c, source_copy.c (passes and the
+ * switch) and source_verify.c. */
+#ifndef GW_MIGRATION_SOURCE_INTERNAL_H
+#define GW_MIGRATION_SOURCE_INTERNAL_H
+
+#include <pthread.h>
+
+#include "base/io.h"
+#include "memory/ram.h"
+#include "migration/source.h"
+#include "pipeline/source.h"
+#include "wire/codec.h"
+
+#define GW_OUT_EVENTS_MAX 16
+
+struct gw_out {
+	/* set by gw_out_new */
+	struct gw_out_config config; /* strings and prepare are own copies */
+	struct gw_wait wait;         /* cancellable; before the commit */
+	struct gw_wait wait_decided; /* not cancellable; after it */
+	gw_time_ns deadline;         /* total_timeout, asks for ABORT */
+	enum gw_source_event first;  /* START or a RESTARTED event */
+
+	/* the running thread's */
+	int control_fd;
+	int *channel_fds;
+	uint8_t token[16];
+	struct gw_ram_region regions[GW_RAM_REGIONS_MAX];
+	struct gw_ram ram[GW_RAM_REGIONS_MAX];
+	struct gw_bitmap pending[GW_RAM_REGIONS_MAX];
+	unsigned n_regions;
+	struct gw_trace *trace;
+	struct gw_sender *sender;
+	struct gw_convergence convergence;
+	uint32_t pass;
+	gw_time_ns stop_began;
+	uint64_t final_dirty_bytes;
+	char *state; /* device state */
+	size_t state_bytes;
+	struct gw_error failure; /* why it is being aborted */
+
+	pthread_mutex_t lock;
+	/* protected by lock */
+	struct gw_source_machine machine;
+	enum gw_source_event events[GW_OUT_EVENTS_MAX];
+	unsigned n_events;
+	bool cancelled;
+	struct gw_report report;
+	struct gw_progress progress;
+	const char *step;
+	gw_time_ns pass_began;
+	struct gw_sender_stats pass_base;
+	bool sender_live; /* gw_sender_progress may be called */
+	int cancel_fd;    /* eventfd: cancel or posted events */
+};
+
+void gw_out_set_step(struct gw_out *o, const char *step);
+void gw_out_add_phase(struct gw_out *o, size_t phases_offset, const char *name, gw_time_ns ns);
+#define gw_out_phase(o, which, name, ns) gw_out_add_phase(o, offsetof(struct gw_report, which), name, ns)
+
+/* Each does its action and returns 0 or a negative errno with o->failure or err filled. */
+int gw_out_prepare(struct gw_out *o, struct gw_error *err);       /* source_setup.c */
+int gw_out_tell(struct gw_out *o, uint32_t value, enum gw_source_event *ret, struct gw_error *err);
+int gw_out_map_ram(struct gw_out *o, struct gw_error *err);       /* source_setup.c */
+int gw_out_copy(struct gw_out *o, struct gw_error *err);          /* source_copy.c: until it converged */
+int gw_out_stop_and_send(struct gw_out *o, struct gw_error *err); /* source_switch.c */
+int gw_out_await_ready(struct gw_out *o, struct gw_error *err);
+int gw_out_verify(struct gw_out *o, struct gw_error *err);        /* source_verify.c */
+/* Collects what was written into o->pending and counts it in bytes. */
+int gw_out_collect(struct gw_out *o, uint64_t *ret_bytes, struct gw_error *err); /* source_copy.c */
+int gw_out_send_pass(struct gw_out *o, struct gw_sender_stats *ret, struct gw_error *err);
+/* Ends channels, threads and tracing. */
+void gw_out_close_pipeline(struct gw_out *o);
+
+#endif

@@ -1,0 +1,512 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The target's side of one migration: asks the handover machine what to do, does it, and reports what came of it.
+ *
+ * Only gw_in_run()'s thread feeds the machine. Once the copy here is whole and READY was said, only a decision moves it
+ * on: a lost connection makes it ask the source, again and again, and nothing here ever guesses.
+ */
+#include "migration/target.h"
+
+#include <endian.h>
+#include <poll.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/fault.h"
+#include "base/log.h"
+#include "migration/target_internal.h"
+#include "transport/peer.h"
+#include "transport/tcp.h"
+
+#define NO_EVENT ((enum gw_target_event)-1)
+#define RETRY_NS (500 * GW_NS_PER_MS)
+
+static enum gw_target_event take_posted(struct gw_in *in)
+{
+	enum gw_target_event ev = NO_EVENT;
+	eventfd_t ignored;
+
+	GW_LOCKED(&in->lock);
+	if (in->n_events) {
+		ev = in->events[0];
+		in->n_events--;
+		memmove(in->events, in->events + 1, in->n_events * sizeof(in->events[0]));
+	}
+	if (in->n_events == 0 && !in->stop)
+		eventfd_read(in->wake_fd, &ignored);
+	return ev;
+}
+
+static bool stopping(struct gw_in *in)
+{
+	GW_LOCKED(&in->lock);
+	return in->stop;
+}
+
+/* A failed step before READY: woken by a post, by a broken channel, by the link, or by an error of its own. */
+static enum gw_target_event failed(struct gw_in *in, int code)
+{
+	enum gw_target_event ev = code == -ECANCELED ? take_posted(in) : NO_EVENT;
+
+	if (ev == GW_TARGET_EV_FAILED && !in->failure.code)
+		gw_error_set(&in->failure, ESRCH, "the VM's process on the target ended");
+	if (ev != NO_EVENT)
+		return ev;
+	if (code == -ECANCELED && in->receiver)
+		code = gw_receiver_error(in->receiver, &in->failure);
+	return code == -ECONNRESET || code == -EPIPE ? GW_TARGET_EV_LINK_LOST : GW_TARGET_EV_FAILED;
+}
+
+static enum gw_target_event do_create(struct gw_in *in)
+{
+	int r = gw_in_create(in, &in->failure);
+
+	return r < 0 ? failed(in, r) : GW_TARGET_EV_PREPARED;
+}
+
+static enum gw_target_event do_send_prepared(struct gw_in *in)
+{
+	int r = gw_in_send_prepared(in, &in->failure);
+
+	(void)gw_fault("target-prepared-sent");
+	if (r == 0)
+		r = gw_in_receive(in, &in->failure);
+	if (r == -ESTALE) /* the source sent ABORT */
+		return GW_TARGET_EV_ABORT;
+	return r < 0 ? failed(in, r) : GW_TARGET_EV_ALL_RECEIVED;
+}
+
+static enum gw_target_event do_load(struct gw_in *in)
+{
+	int r = gw_in_load(in, &in->failure);
+
+	return r < 0 ? GW_TARGET_EV_FAILED : GW_TARGET_EV_LOADED;
+}
+
+static enum gw_target_event do_send_ready(struct gw_in *in)
+{
+	if (in->control_fd < 0)
+		return NO_EVENT; /* asked on another connection, which gets its own answer */
+	if (gw_in_send_ready(in, in->control_fd, &in->failure) < 0)
+		return GW_TARGET_EV_LINK_LOST;
+	(void)gw_fault("target-ready-sent");
+	return NO_EVENT;
+}
+
+/* In READY with the connection alive: the next frame. */
+static enum gw_target_event await_decision(struct gw_in *in)
+{
+	struct gw_wait w = { .cancel_fd = in->wake_fd, .idle_ns = GW_TIME_NEVER };
+	gw_autofree char *body = NULL;
+	struct gw_wire_frame f;
+	struct gw_error err = GW_ERROR_INIT;
+	int r = gw_peer_recv(in->control_fd, &f, &body, &w, &err);
+
+	if (r == -ECANCELED)
+		return take_posted(in);
+	if (r == 0 && f.type == GW_WIRE_VERIFY)
+		r = gw_in_answer_verify(in, body, &err);
+	if (r < 0) {
+		gw_log_warning(in->vm_name, "the link to %s is lost while it decides: %s", in->source_name,
+		               gw_error_text(&err));
+		close(gw_steal_fd(&in->control_fd));
+		return GW_TARGET_EV_LINK_LOST;
+	}
+	switch (f.type) {
+	case GW_WIRE_COMMIT:
+		return GW_TARGET_EV_COMMIT;
+	case GW_WIRE_ABORT:
+		gw_error_set(&in->failure, ECANCELED, "%s", body);
+		return GW_TARGET_EV_ABORT;
+	default:
+		return NO_EVENT;
+	}
+}
+
+static int ask_once(struct gw_in *in, uint32_t *ret_answer, struct gw_error *err)
+{
+	struct gw_wait w = { .cancel_fd = -1, .idle_ns = 5 * GW_NS_PER_S };
+	struct gw_wire_hello hello;
+	struct gw_wire_answer answer;
+	struct gw_wire_frame f;
+	gw_autofree char *body = NULL;
+	gw_autofd int fd = -1;
+	int r = gw_tcp_connect(in->source_address, GW_WIRE_PORT, &w, &fd, err);
+
+	gw_wire_hello_init(&hello, GW_WIRE_ROLE_ASK, &in->config.id);
+	hello.channel = htole16(in->machine.whole);
+	if (r == 0)
+		r = gw_peer_hello(fd, &hello, &w, err);
+	if (r == 0)
+		r = gw_peer_expect(fd, GW_WIRE_ANSWER, &f, &body, &w, err);
+	if (r < 0)
+		return r;
+	memcpy(&answer, body, sizeof(answer));
+	*ret_answer = le32toh(answer.answer);
+	if (*ret_answer == GW_WIRE_ANSWER_COMMIT)
+		in->ask_fd = gw_steal_fd(&fd);
+	return 0;
+}
+
+static enum gw_target_event do_ask(struct gw_in *in)
+{
+	bool told = false;
+
+	while (!stopping(in)) {
+		struct gw_wait w = { .cancel_fd = -1, .idle_ns = RETRY_NS };
+		struct gw_error err = GW_ERROR_INIT;
+		enum gw_target_event ev;
+		uint32_t answer = GW_WIRE_ANSWER_WAIT;
+
+		if (ask_once(in, &answer, &err) < 0 && !told) {
+			gw_log_warning(in->vm_name,
+			               "holds %s copy from %s and cannot ask it for the decision yet: %s (the copy stays "
+			               "paused)",
+			               in->machine.whole ? "a whole" : "part of a", in->source_name, gw_error_text(&err));
+			told = true;
+		}
+		if (answer == GW_WIRE_ANSWER_COMMIT)
+			return GW_TARGET_EV_COMMIT;
+		if (answer == GW_WIRE_ANSWER_ABORT) {
+			gw_error_set(&in->failure, ECANCELED, "the source says that the migration was undone");
+			return GW_TARGET_EV_ABORT;
+		}
+		(void)gw_wait_fd(in->wake_fd, POLLIN, &w);
+		ev = take_posted(in);
+		if (ev != NO_EVENT)
+			return ev;
+	}
+	return NO_EVENT;
+}
+
+static enum gw_target_event do_fence_and_run(struct gw_in *in)
+{
+	struct gw_error err = GW_ERROR_INIT;
+	gw_time_ns t0 = gw_now_ns();
+	int r = gw_fault("target-commit-received");
+
+	if (r == 0)
+		r = in->vm->ops->resume(in->vm, gw_deadline_in(in->config.switch_timeout_ns), &in->failure);
+	in->resume_ns = gw_now_ns() - t0;
+	if (r < 0)
+		return GW_TARGET_EV_FAILED;
+	if (in->vm->ops->announce(in->vm, &err) < 0)
+		gw_log_warning(in->vm_name, "announcing the VM to the network: %s", gw_error_text(&err));
+	(void)gw_fault("target-resumed");
+	return GW_TARGET_EV_RAN;
+}
+
+static enum gw_target_event do_record_owner(struct gw_in *in)
+{
+	struct gw_record rec = { .state = GW_RECORD_RUNNING, .epoch = in->epoch + 1, .migration = in->config.id };
+	struct gw_error err = GW_ERROR_INIT;
+	gw_time_ns t0 = gw_now_ns();
+
+	if (in->owner_recorded)
+		return NO_EVENT;
+	snprintf(rec.peer_name, sizeof(rec.peer_name), "%s", in->source_name);
+	snprintf(rec.peer_address, sizeof(rec.peer_address), "%s", in->source_address);
+	while (gw_journal_write(in->journal, &rec, &err) < 0 && !stopping(in)) {
+		/* The source keeps the decision until we confirm, and we confirm only what is durable. */
+		gw_log_error(in->vm_name, "runs, but cannot be recorded as the owner yet: %s", gw_error_text(&err));
+		gw_sleep_ns(GW_NS_PER_S);
+	}
+	in->owner_recorded = !stopping(in);
+	in->record_ns = gw_now_ns() - t0;
+	(void)gw_fault("target-owner-recorded");
+	return NO_EVENT;
+}
+
+static enum gw_target_event do_send_running(struct gw_in *in)
+{
+	struct gw_wire_running body = {
+		.fence_ns = htole64((uint64_t)in->fence_ns),
+		.resume_ns = htole64((uint64_t)in->resume_ns),
+		.record_ns = htole64((uint64_t)in->record_ns),
+	};
+	struct gw_wait w = { .cancel_fd = -1, .idle_ns = 2 * GW_NS_PER_S };
+
+	if (!in->owner_recorded)
+		return NO_EVENT;
+	if (in->control_fd >= 0)
+		(void)gw_peer_send(in->control_fd, GW_WIRE_RUNNING, &body, sizeof(body), &w, NULL);
+	if (in->ask_fd >= 0)
+		(void)gw_peer_send(in->ask_fd, GW_WIRE_RUNNING, &body, sizeof(body), &w, NULL);
+	return NO_EVENT;
+}
+
+static enum gw_target_event do_send_failed(struct gw_in *in)
+{
+	struct gw_wait w = { .cancel_fd = -1, .idle_ns = 200 * GW_NS_PER_MS };
+
+	if (!in->failure.code)
+		gw_error_set(&in->failure, EIO, "the copy at the target is not whole");
+	if (in->control_fd >= 0)
+		gw_peer_send_failed(in->control_fd, &in->failure, &w);
+	if (in->ask_fd >= 0)
+		gw_peer_send_failed(in->ask_fd, &in->failure, &w);
+	return NO_EVENT;
+}
+
+static enum gw_target_event do_destroy(struct gw_in *in)
+{
+	struct gw_error err = GW_ERROR_INIT;
+
+	gw_in_release(in);
+	if (in->vm && in->vm->ops->destroy(in->vm, &err) < 0)
+		gw_log_error(in->vm_name, "removing the copy: %s", gw_error_text(&err));
+	return GW_TARGET_EV_DESTROYED;
+}
+
+static enum gw_target_event do_alarm(struct gw_in *in)
+{
+	gw_log_error(in->vm_name, "ALARM: migration from %s in state %s got a decision that does not fit: %s",
+	             in->source_name, gw_target_state_name(in->machine.state), gw_error_text(&in->failure));
+	return NO_EVENT;
+}
+
+/* SEND_FAILED comes before DESTROY, unlike its bit: the source should hear at once. */
+static const struct {
+	unsigned action;
+	enum gw_target_event (*carry_out)(struct gw_in *in);
+} actions[] = {
+	{ GW_TARGET_DO_CREATE, do_create },
+	{ GW_TARGET_DO_SEND_PREPARED, do_send_prepared },
+	{ GW_TARGET_DO_LOAD, do_load },
+	{ GW_TARGET_DO_SEND_READY, do_send_ready },
+	{ GW_TARGET_DO_SEND_FAILED, do_send_failed },
+	{ GW_TARGET_DO_ASK, do_ask },
+	{ GW_TARGET_DO_FENCE_AND_RUN, do_fence_and_run },
+	{ GW_TARGET_DO_RECORD_OWNER, do_record_owner },
+	{ GW_TARGET_DO_SEND_RUNNING, do_send_running },
+	{ GW_TARGET_DO_DESTROY, do_destroy },
+	{ GW_TARGET_DO_ALARM, do_alarm },
+};
+
+static unsigned feed(struct gw_in *in, enum gw_target_event ev)
+{
+	unsigned todo;
+
+	GW_LOCKED(&in->lock);
+	gw_log_debug(in->vm_name, "incoming: %s in %s", gw_target_event_name(ev), gw_target_state_name(in->machine.state));
+	todo = gw_target_step(&in->machine, ev);
+	pthread_cond_broadcast(&in->changed);
+	return todo;
+}
+
+static enum gw_target_event carry_out(struct gw_in *in, unsigned todo)
+{
+	enum gw_target_event ev = NO_EVENT, one;
+
+	for (size_t i = 0; i < GW_ARRAY_SIZE(actions); i++) {
+		if (!(todo & actions[i].action))
+			continue;
+		one = actions[i].carry_out(in);
+		if (one != NO_EVENT)
+			ev = one;
+	}
+	return ev;
+}
+
+static enum gw_target_event await(struct gw_in *in)
+{
+	struct gw_wait w = { .cancel_fd = -1, .idle_ns = RETRY_NS };
+	enum gw_target_event ev;
+
+	if (in->machine.state == GW_TARGET_READY && in->control_fd >= 0)
+		return await_decision(in);
+	(void)gw_wait_fd(in->wake_fd, POLLIN, &w);
+	ev = take_posted(in);
+	if (ev != NO_EVENT)
+		return ev;
+	/* READY or PART without a connection: ask (again). COMMITTED but not running: try again. */
+	return in->machine.state == GW_TARGET_COMMITTED ? GW_TARGET_EV_COMMIT : GW_TARGET_EV_LINK_LOST;
+}
+
+static int finish(struct gw_in *in, struct gw_error *err)
+{
+	bool runs = in->machine.state == GW_TARGET_RUNNING;
+
+	gw_in_release(in);
+	if (runs)
+		in->config.hooks->running(in->config.hooks_arg, in, in->epoch + 1);
+	else if (in->reserved)
+		in->config.hooks->gone(in->config.hooks_arg, in, gw_error_text(&in->failure));
+	GW_LOCKED(&in->lock);
+	in->finished = true;
+	in->recorded = runs && in->owner_recorded;
+	pthread_cond_broadcast(&in->changed);
+	if (runs)
+		return 0;
+	return gw_error_set(err, in->failure.code ? in->failure.code : -ECANCELED, "%s",
+	                    in->failure.code ? gw_error_text(&in->failure) : "the migration was undone");
+}
+
+int gw_in_run(struct gw_in *in, const json_t *prepare, struct gw_error *err)
+{
+	enum gw_target_event ev = in->first;
+
+	in->prepare = prepare;
+	while (!stopping(in)) {
+		ev = carry_out(in, feed(in, ev));
+		if (in->machine.state == GW_TARGET_GONE ||
+		    (in->machine.state == GW_TARGET_RUNNING && in->owner_recorded))
+			return finish(in, err);
+		if (ev == NO_EVENT)
+			ev = await(in);
+		while (ev == NO_EVENT && !stopping(in))
+			ev = await(in);
+	}
+	return gw_error_set(err, ESHUTDOWN, "the daemon is stopping");
+}
+
+/* Other threads. */
+
+int gw_in_add_channel(struct gw_in *in, const struct gw_wire_hello *hello, int fd, struct gw_error *err)
+{
+	GW_LOCKED(&in->lock);
+	if (!in->token_valid || memcmp(in->token, hello->token, sizeof(in->token)) || !in->receiver) {
+		close(fd);
+		return gw_error_set(err, EACCES, "the data channel's token is not this migration's");
+	}
+	return gw_receiver_add_channel(in->receiver, le16toh(hello->channel), fd, err);
+}
+
+void gw_in_post(struct gw_in *in, enum gw_target_event ev)
+{
+	GW_LOCKED(&in->lock);
+	if (in->n_events < GW_IN_EVENTS_MAX)
+		in->events[in->n_events++] = ev;
+	eventfd_write(in->wake_fd, 1);
+}
+
+void gw_in_stop(struct gw_in *in)
+{
+	GW_LOCKED(&in->lock);
+	in->stop = true;
+	eventfd_write(in->wake_fd, 1);
+}
+
+/* What to answer to the source, or 0 while that is not known yet. Lock held. */
+static uint32_t tell_answer(const struct gw_in *in, uint32_t told)
+{
+	switch (in->machine.state) {
+	case GW_TARGET_RUNNING:
+		return in->recorded ? GW_WIRE_RUNNING : 0;
+	case GW_TARGET_READY:
+		return told == GW_WIRE_ANSWER_WAIT ? GW_WIRE_READY : 0;
+	case GW_TARGET_PART:
+		return GW_WIRE_FAILED;
+	default:
+		return in->finished ? GW_WIRE_FAILED : 0;
+	}
+}
+
+uint32_t gw_in_tell(struct gw_in *in, uint32_t answer, gw_time_ns timeout)
+{
+	gw_time_ns deadline = gw_deadline_in(timeout);
+	uint32_t type;
+
+	if (answer == GW_WIRE_ANSWER_COMMIT)
+		gw_in_post(in, GW_TARGET_EV_COMMIT);
+	else if (answer == GW_WIRE_ANSWER_ABORT)
+		gw_in_post(in, GW_TARGET_EV_ABORT);
+	GW_LOCKED(&in->lock);
+	while ((type = tell_answer(in, answer)) == 0 && gw_now_ns() < deadline) {
+		struct timespec ts;
+
+		clock_gettime(CLOCK_REALTIME, &ts);
+		ts.tv_sec++;
+		pthread_cond_timedwait(&in->changed, &in->lock, &ts);
+	}
+	return type; /* 0: not known in time; the source asks again */
+}
+
+enum gw_target_state gw_in_state(struct gw_in *in)
+{
+	GW_LOCKED(&in->lock);
+	return in->machine.state;
+}
+
+const struct gw_wire_id *gw_in_id(const struct gw_in *in)
+{
+	return &in->config.id;
+}
+
+const char *gw_in_vm_name(const struct gw_in *in)
+{
+	return in->vm_name;
+}
+
+/* Life. */
+
+static struct gw_in *new_in(const struct gw_in_config *config, enum gw_target_event first)
+{
+	struct gw_in *in = calloc(1, sizeof(*in));
+
+	if (!in)
+		return NULL;
+	in->config = *config;
+	in->first = first;
+	in->control_fd = in->ask_fd = in->load_fd = -1;
+	for (unsigned i = 0; i < GW_RAM_REGIONS_MAX; i++)
+		in->ram[i].fd = -1;
+	pthread_mutex_init(&in->lock, NULL);
+	pthread_cond_init(&in->changed, NULL);
+	in->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	in->wait = (struct gw_wait){ .cancel_fd = in->wake_fd, .idle_ns = GW_TIME_NEVER };
+	if (in->wake_fd < 0) {
+		gw_in_free(in);
+		return NULL;
+	}
+	return in;
+}
+
+int gw_in_new(const struct gw_in_config *config, int control_fd, struct gw_in **ret, struct gw_error *err)
+{
+	struct gw_in *in = new_in(config, GW_TARGET_EV_PREPARE);
+
+	if (!in) {
+		close(control_fd);
+		return gw_error_set(err, ENOMEM, "out of memory");
+	}
+	in->control_fd = control_fd;
+	snprintf(in->vm_name, sizeof(in->vm_name), "incoming");
+	*ret = in;
+	return 0;
+}
+
+int gw_in_new_restarted(const struct gw_in_config *config, const char *vm_name, struct gw_vm *vm,
+                        struct gw_journal *journal, const struct gw_record *record, enum gw_target_event ev,
+                        struct gw_in **ret, struct gw_error *err)
+{
+	struct gw_in *in = new_in(config, ev);
+
+	if (!in)
+		return gw_error_set(err, ENOMEM, "out of memory");
+	snprintf(in->vm_name, sizeof(in->vm_name), "%s", vm_name);
+	snprintf(in->source_name, sizeof(in->source_name), "%s", record->peer_name);
+	snprintf(in->source_address, sizeof(in->source_address), "%s", record->peer_address);
+	in->epoch = record->epoch;
+	in->vm = vm;
+	in->journal = journal;
+	in->reserved = true;
+	*ret = in;
+	return 0;
+}
+
+void gw_in_free(struct gw_in *in)
+{
+	if (!in)
+		return;
+	gw_in_release(in);
+	if (in->wake_fd >= 0)
+		close(in->wake_fd);
+	free(in->state);
+	free(in->layout);
+	pthread_cond_destroy(&in->changed);
+	pthread_mutex_destroy(&in->lock);
+	free(in);
+}

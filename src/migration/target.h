@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The target's side of one migration: drives the handover machine; the daemon lends it the host through hooks. */
+#ifndef GW_MIGRATION_TARGET_H
+#define GW_MIGRATION_TARGET_H
+
+#include <jansson.h>
+#include <stdbool.h>
+
+#include "engine/handover.h"
+#include "hypervisor/hypervisor.h"
+#include "migration/journal.h"
+#include "wire/wire.h"
+
+struct gw_in;
+
+/* Where things of this VM go on this host. */
+struct gw_in_place {
+	struct gw_journal *journal; /* owned by the daemon, alive until `gone` or `running` */
+	char ram_path[GW_RAM_REGIONS_MAX][256];
+	bool ram_exists[GW_RAM_REGIONS_MAX];
+};
+
+/* Called from gw_in_run()'s thread, in this order; `gone` or `running` ends it. */
+struct gw_in_hooks {
+	/* Checks PREPARE against this host, reserves the VM's name, makes its folder. */
+	int (*reserve)(void *arg, struct gw_in *in, const json_t *prepare, struct gw_in_place *ret,
+	               struct gw_error *err);
+	/* Starts the VM paused and waiting, on the RAM files that are there by now. The daemon owns it. */
+	int (*start)(void *arg, struct gw_in *in, const json_t *prepare, struct gw_vm **ret, struct gw_error *err);
+	/* It runs here, and the record says so. */
+	void (*running)(void *arg, struct gw_in *in, uint64_t epoch);
+	/* Nothing of it is to be left. Also after a failed reserve or start. */
+	void (*gone)(void *arg, struct gw_in *in, const char *why);
+};
+
+struct gw_in_config {
+	struct gw_wire_id id;
+	const struct gw_in_hooks *hooks;
+	void *hooks_arg;
+	gw_time_ns switch_timeout_ns, idle_timeout_ns;
+};
+
+/* For a control connection whose hello was welcomed; takes the fd. */
+int gw_in_new(const struct gw_in_config *config, int control_fd, struct gw_in **ret, struct gw_error *err);
+
+/* For an incoming VM found after a restart of the daemon: `vm` NULL when its process is gone. */
+int gw_in_new_restarted(const struct gw_in_config *config, const char *vm_name, struct gw_vm *vm,
+                        struct gw_journal *journal, const struct gw_record *record, enum gw_target_event ev,
+                        struct gw_in **ret, struct gw_error *err);
+
+/* Runs to the end: the VM runs here (0), or nothing of it is left (negative errno). `prepare` is the first frame's
+ * body (NULL after a restart). */
+int gw_in_run(struct gw_in *in, const json_t *prepare, struct gw_error *err);
+
+/* Other threads. A welcomed data channel; takes the fd. -EACCES when the token is not this migration's. */
+int gw_in_add_channel(struct gw_in *in, const struct gw_wire_hello *hello, int fd, struct gw_error *err);
+
+/* The source tells (COMMIT, ABORT) or asks (WAIT); returns the type of frame to answer with. */
+uint32_t gw_in_tell(struct gw_in *in, uint32_t answer, gw_time_ns timeout);
+
+/* The VM's process ended, or the daemon stops. */
+void gw_in_post(struct gw_in *in, enum gw_target_event ev);
+/* Ends gw_in_run without any decision, for the daemon's exit: everything is left as it is. */
+void gw_in_stop(struct gw_in *in);
+
+enum gw_target_state gw_in_state(struct gw_in *in);
+const struct gw_wire_id *gw_in_id(const struct gw_in *in);
+const char *gw_in_vm_name(const struct gw_in *in);
+
+void gw_in_free(struct gw_in *in);
+
+#endif

@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* One incoming migration's insides, shared by target.c (the machine), target_receive.c and target_setup.c. */
+#ifndef GW_MIGRATION_TARGET_INTERNAL_H
+#define GW_MIGRATION_TARGET_INTERNAL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "base/io.h"
+#include "memory/ram.h"
+#include "migration/target.h"
+#include "pipeline/target.h"
+#include "wire/codec.h"
+
+#define GW_IN_EVENTS_MAX 16
+
+struct gw_in {
+	/* set by gw_in_new */
+	struct gw_in_config config;
+	struct gw_wait wait; /* of the control connection; wakes on events and channel failures */
+	int wake_fd;
+	enum gw_target_event first;
+
+	/* the running thread's */
+	const json_t *prepare;
+	int control_fd, ask_fd;
+	char vm_name[64];
+	struct gw_vm *vm;
+	struct gw_journal *journal;
+	char source_name[128], source_address[304];
+	uint64_t epoch; /* E, the source's; COMMIT makes it E+1 */
+	bool reserved;
+	struct gw_wire_ram wire_ram;
+	struct gw_ram ram[GW_RAM_REGIONS_MAX];
+	struct gw_wire_extent *layout;
+	size_t n_layout;
+	int load_fd; /* our end of the VMM's device state */
+	char *state;
+	size_t state_bytes, state_room;
+	struct gw_wire_sent sent;
+	gw_time_ns switch_began, load_ns, ram_wait_ns, fence_ns, resume_ns, record_ns;
+	bool owner_recorded;
+	struct gw_error failure;
+
+	/* populating */
+	pthread_t populate_thread;
+	bool populating;
+	atomic_bool populate_stop;
+	atomic_llong populate_ns;
+	_Atomic(struct gw_vm *) populate_vm; /* set once started: its page tables too */
+	atomic_int populate_error;
+
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	/* protected by lock */
+	struct gw_target_machine machine;
+	enum gw_target_event events[GW_IN_EVENTS_MAX];
+	unsigned n_events;
+	bool stop, finished, recorded;
+	struct gw_receiver *receiver; /* channels may be added from other threads */
+	uint8_t token[16];
+	bool token_valid;
+};
+
+/* target_setup.c */
+int gw_in_create(struct gw_in *in, struct gw_error *err);
+int gw_in_send_prepared(struct gw_in *in, struct gw_error *err);
+void gw_in_stop_populating(struct gw_in *in);
+void gw_in_release(struct gw_in *in); /* channels, mappings, descriptors: not the VM */
+
+/* target_receive.c */
+int gw_in_receive(struct gw_in *in, struct gw_error *err); /* until SENT and everything is in RAM */
+int gw_in_load(struct gw_in *in, struct gw_error *err);
+int gw_in_send_ready(struct gw_in *in, int fd, struct gw_error *err);
+int gw_in_answer_verify(struct gw_in *in, const char *body, struct gw_error *err);
+
+#endif

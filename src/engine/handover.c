@@ -22,8 +22,8 @@
  *    resumed guest with it, would make the daemon commit the older image at the target (see 5).
  * 4. Once READY, the target never decides: it asks until it is answered. Before READY it may destroy its
  *    copy at any time, because without READY there is no COMMIT.
- * 5. A failure before COMMIT means ABORT, but for one: when the VMM at the source is gone for certain, ABORT
- *    would throw away the only whole image; the source asks the target and commits if that is whole.
+ * 5. A failure before COMMIT means ABORT, but for one: when the VMM at the source is gone for certain,
+ *    ABORT would throw away the only whole image; the source asks the target and commits if that is whole.
  *
  * A COMMIT or ABORT that a restarted daemon reads may have reached the page cache only. It is therefore
  * written again before anybody is told, so that a later crash of the host cannot take it back.

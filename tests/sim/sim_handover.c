@@ -120,7 +120,7 @@ static void test_covers(void **state)
 		skip();
 	for (unsigned f = 0; f < FAULT_COUNT; f++)
 		if (seen.faults[f] < 100)
-			fail_msg("fault '%s' was injected only %u times", sim_fault_name(f), seen.faults[f]);
+			fail_msg("fault '%s' only %u times", sim_fault_name(f), seen.faults[f]);
 	assert_true(seen.moved > seen.runs / 20);
 	assert_true(seen.stayed > seen.runs / 20);
 	print_message("%u runs: %u moved, %u stayed, %u lost with their only host\n", seen.runs, seen.moved,
@@ -130,10 +130,14 @@ static void test_covers(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		{ "X1 without faults the guest moves and the source keeps nothing", test_no_fault_moves, NULL, NULL, NULL },
-		{ "X1 any single fault at any step: exactly one runs, both sides tidy", test_single_faults, NULL, NULL, NULL },
-		{ "X1 up to four faults at random: never two, never the wrong one, it settles", test_random, NULL, NULL, NULL },
-		{ "X1 the simulation reaches every fault, moves and stays", test_covers, NULL, NULL, NULL },
+		{ .name = "X1 without faults the guest moves and the source keeps nothing",
+		  .test_func = test_no_fault_moves },
+		{ .name = "X1 any single fault at any step: exactly one runs, both sides tidy",
+		  .test_func = test_single_faults },
+		{ .name = "X1 up to four faults at random: never two, never the wrong one, it settles",
+		  .test_func = test_random },
+		{ .name = "X1 the simulation reaches every fault, moves and stays",
+		  .test_func = test_covers },
 	};
 
 	return cmocka_run_group_tests_name("sim_handover", tests, NULL, NULL);

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What one migration cost: gaps and beats kept (from outside), total time, wire bytes, memory."""
+import os
+import re
+import threading
+import time
+from dataclasses import asdict, dataclass
+
+from harness.beats import PERIOD_NS
+
+SAMPLE_S = 0.05
+AFTER_NS = 1_000_000_000
+
+
+@dataclass
+class Result:
+    mode: str
+    load: str
+    link: str
+    converged: bool = True
+    gap_ms: float = None          # last beat from the source to the first from the target
+    worst_gap_ms: float = None    # largest gap from the command to one second after the switch
+    total_s: float = None         # from the command until the source's process and memory are gone
+    wire_bytes: int = None
+    ram_used_bytes: int = None    # guest RAM in use at the source
+    kept_during_copy: float = None  # share of the beats expected between the command and the switch
+    kept_after: float = None        # the same in the second after the switch
+    work_after_Bps: float = None    # dirtied in the first 100 ms after the switch
+    extra_memory_bytes: int = None  # peak above guest RAM on both sides and what the source had before
+    errors: int = None              # the guest's own check
+    note: str = ""
+
+    def as_dict(self):
+        return asdict(self)
+
+
+def rss_anon(pid):
+    """Private memory of a process in bytes; 0 when it is gone."""
+    try:
+        with open(f"/proc/{pid}/status") as f:
+            return 1024 * int(re.search(r"^RssAnon:\s+(\d+)", f.read(), re.M).group(1))
+    except (OSError, AttributeError):
+        return 0
+
+
+def file_bytes(path):
+    """Memory that a file on tmpfs holds."""
+    try:
+        return os.stat(path).st_blocks * 512
+    except OSError:
+        return 0
+
+
+def mapping_anon(pid, size_bytes):
+    """Resident bytes of the anonymous mapping of that size (guest RAM of a plain -m)."""
+    with open(f"/proc/{pid}/smaps") as f:
+        text = f.read()
+    for block in re.split(r"\n(?=[0-9a-f]+-[0-9a-f]+ )", text):
+        if int(re.search(r"Size:\s+(\d+)", block).group(1)) * 1024 == size_bytes:
+            return 1024 * int(re.search(r"Anonymous:\s+(\d+)", block).group(1))
+    return 0
+
+
+class MemorySampler:
+    """The peak of the sum of processes' private memory and RAM files. The callables return what there is
+    just now, as processes and files come and go."""
+
+    def __init__(self, pids, files):
+        self.pids, self.files = pids, files
+        self.before = self._now()
+        self.peak = self.before
+        self.stopped = threading.Event()
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+
+    def _now(self):
+        return sum(map(rss_anon, self.pids())) + sum(map(file_bytes, self.files()))
+
+    def _run(self):
+        while not self.stopped.wait(SAMPLE_S):
+            self.peak = max(self.peak, self._now())
+
+    def stop(self, guest_ram_bytes):
+        """Peak memory in addition to what was there before and the guest's RAM at the target."""
+        self.stopped.set()
+        self.thread.join()
+        return max(0, self.peak - self.before - guest_ram_bytes)
+
+
+def read_trace(result, trace, begin_ns):
+    """Fills in what the heartbeats say of the migration that began at begin_ns."""
+    seen = [s for s in trace.switches() if s.first.host_ns > begin_ns]
+    if not seen:
+        result.converged = False
+        return
+    switch = seen[0]
+    end_ns = switch.first.host_ns + AFTER_NS
+    before = trace.between(begin_ns, switch.last.host_ns + 1)
+    after = trace.between(switch.first.host_ns, end_ns)
+    result.gap_ms = switch.gap_ns / 1e6
+    result.worst_gap_ms = trace.between(begin_ns, end_ns).largest_gap_ns() / 1e6
+    copy_beats = (switch.last.host_ns - begin_ns) / PERIOD_NS
+    result.kept_during_copy = min(1.0, len(before.beats) / copy_beats) if copy_beats >= 1 else None
+    result.kept_after = min(1.0, len(after.beats) / (AFTER_NS / PERIOD_NS))
+    result.work_after_Bps = trace.between(switch.first.host_ns, switch.first.host_ns + 10**8).work_Bps()
+    result.errors = trace.errors()
+
+
+def settle(beats, source, seconds=1.5):
+    """Waits until the guest has beaten for a while, so that no start-up work is measured."""
+    beats.wait_for_source(source, 60, count=max(1, int(seconds * 500)), since_ns=time.monotonic_ns())

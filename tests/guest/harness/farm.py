@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Several hosts that know one another, and the moves of a VM between them."""
+import time
+
+from .beats import Beats, now_ns
+from .host import PORT, Host
+from .net import Network
+from .wait import wait_for
+
+
+class Farm:
+    """Hosts `a`, `b`, ... with running daemons. One name in `together`: all in one namespace (loopback)."""
+
+    def __init__(self, names=("a", "b"), rate=None, together=False, start=True):
+        self.network = Network(("all",) if together else names, rate=rate)
+        self.hosts = {}
+        try:
+            for i, name in enumerate(names):
+                space = self.network["all" if together else name]
+                self.hosts[name] = Host(name, space, PORT + (i if together else 0))
+            for host in self.hosts.values():
+                host.peers = {n: h.address for n, h in self.hosts.items() if n != host.name}
+            if start:
+                for host in self.hosts.values():
+                    host.start()
+        except BaseException:
+            self.close()
+            raise
+
+    def __getitem__(self, name):
+        return self.hosts[name]
+
+    def beats(self, vm):
+        """Heartbeats of a VM wherever it is; sources are numbered as the hosts are."""
+        return Beats([h.channel_socket(vm) for h in self.hosts.values()])
+
+    def index(self, name):
+        return list(self.hosts).index(name)
+
+    def others_leftovers(self, vm, home):
+        """What is left of the VM on hosts other than the one it lives on."""
+        return [left for name, host in self.hosts.items() if name != home for left in host.leftovers(vm)]
+
+    def wait_clean(self, vm, home, timeout=5):
+        """The source has freed everything (N9)."""
+        try:
+            wait_for(lambda: not self.others_leftovers(vm, home), timeout, "other hosts are clean")
+        except TimeoutError:
+            raise AssertionError(f"left behind: {self.others_leftovers(vm, home)}") from None
+
+    def close(self):
+        for host in self.hosts.values():
+            host.close()
+        self.network.close()
+
+
+def move(farm, vm, source, target, *options, timeout=120):
+    """Migrates and returns (job, begin_ns, end_ns); the exit code must be 0."""
+    begin = now_ns()
+    job = farm[source].godwit_json("migrate", vm, "--to", target, *options, timeout=timeout)
+    return job, begin, now_ns()
+
+
+def wait_beating(beats, source, timeout=30, count=200):
+    """Waits until the guest beats there from now on."""
+    beats.wait_for_source(source, timeout, count=count, since_ns=time.monotonic_ns())

@@ -3,14 +3,11 @@
  *
  * Theory of operation
  *
- * libmicrohttpd accepts and gives each connection a thread of its own. Its time-out only sees silence, so a
- * client that sends a byte now and then could hold a connection for ever; therefore every connection also
- * has a deadline by which the request must have arrived whole, or the answer must have been fetched, and the
- * reaper thread shuts down the socket of a connection that is past it. While a host function runs, and while
- * an event stream is open, there is no deadline.
- *
- * The reaper never closes a descriptor: libmicrohttpd does, after it has told us (notify_connection), and
- * telling us takes the connection off the list under the lock under which the reaper works.
+ * Connections are accepted by http_connections.c and handed to libmicrohttpd, which gives each a thread of its
+ * own. Its time-out only sees silence, so a client that sends a byte now and then could hold a connection for
+ * ever; therefore every connection also has a deadline: by which the request must have arrived whole, then by
+ * which the answer must have been fetched. While a host function runs, and while an event stream is open,
+ * there is no deadline.
  */
 #include "control/http_server.h"
 
@@ -19,33 +16,23 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 
 #include "base/cleanup.h"
-#include "base/io.h"
 #include "base/log.h"
+#include "control/http_connections.h"
 #include "control/http_stream.h"
 #include "control/routes.h"
-
-struct connection {
-	struct connection *next, **prev; /* protected by the server's lock */
-	int fd;                          /* set before it is on the list; not ours to close */
-	gw_time_ns deadline;             /* protected by the server's lock */
-};
 
 struct gw_http_server {
 	/* set before threads start */
 	struct gw_host *host;
 	struct gw_http_limits limits;
 	struct MHD_Daemon *daemon;
-	pthread_t reaper;
+	struct gw_connections *connections;
 
 	atomic_bool stopping;
-
-	pthread_mutex_t lock;
-	pthread_cond_t changed; /* a deadline was set, or stopping; monotonic clock */
-	/* protected by lock */
-	struct connection *connections;
-	unsigned streams;
+	atomic_uint streams;
 };
 
 /* One request while it is being received. Used by its connection's thread only. */
@@ -65,89 +52,28 @@ struct streaming {
 	struct gw_stream *stream;
 };
 
-static struct connection *connection_of(struct MHD_Connection *mc)
+static void set_deadline(struct gw_http_server *s, struct MHD_Connection *mc, gw_time_ns in_ns)
 {
 	const union MHD_ConnectionInfo *info =
 		MHD_get_connection_info(mc, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
 
-	return info ? info->socket_context : NULL;
-}
-
-static void set_deadline(struct gw_http_server *s, struct MHD_Connection *mc, gw_time_ns in_ns)
-{
-	struct connection *c = connection_of(mc);
-	GW_LOCKED(&s->lock);
-
-	if (!c)
-		return;
-	c->deadline = gw_deadline_in(in_ns);
-	pthread_cond_signal(&s->changed);
-}
-
-/* Shuts down connections past their deadline; returns when the next one will be. Lock held. */
-static gw_time_ns reap(struct gw_http_server *s)
-{
-	gw_time_ns now = gw_now_ns(), next = GW_TIME_NEVER;
-	struct connection *c;
-
-	for (c = s->connections; c; c = c->next) {
-		if (c->deadline <= now) {
-			shutdown(c->fd, SHUT_RDWR);
-			c->deadline = GW_TIME_NEVER;
-		}
-		next = GW_MIN(next, c->deadline);
-	}
-	return next;
-}
-
-static void *reaper_main(void *arg)
-{
-	struct gw_http_server *s = arg;
-	GW_LOCKED(&s->lock);
-
-	while (!s->stopping) {
-		gw_time_ns next = reap(s);
-		struct timespec ts = { .tv_sec = next / GW_NS_PER_S, .tv_nsec = next % GW_NS_PER_S };
-
-		if (next == GW_TIME_NEVER)
-			pthread_cond_wait(&s->changed, &s->lock);
-		else
-			pthread_cond_timedwait(&s->changed, &s->lock, &ts);
-	}
-	return NULL;
+	gw_connections_deadline(s->connections, info ? info->socket_context : NULL, in_ns);
 }
 
 static void on_connection(void *cls, struct MHD_Connection *mc, void **socket_context,
                           enum MHD_ConnectionNotificationCode what)
 {
 	struct gw_http_server *s = cls;
-	struct connection *c = *socket_context;
 	const union MHD_ConnectionInfo *info;
-	GW_LOCKED(&s->lock);
 
 	if (what == MHD_CONNECTION_NOTIFY_CLOSED) {
-		if (!c)
-			return;
-		*c->prev = c->next;
-		if (c->next)
-			c->next->prev = c->prev;
-		free(c);
+		gw_connections_close(s->connections, *socket_context);
 		*socket_context = NULL;
 		return;
 	}
 	info = MHD_get_connection_info(mc, MHD_CONNECTION_INFO_CONNECTION_FD);
-	c = info ? calloc(1, sizeof(*c)) : NULL;
-	if (!c)
-		return; /* libmicrohttpd's own time-out still holds for it */
-	c->fd = info->connect_fd;
-	c->deadline = gw_deadline_in(s->limits.request_ns);
-	c->next = s->connections;
-	c->prev = &s->connections;
-	if (c->next)
-		c->next->prev = &c->next;
-	s->connections = c;
-	*socket_context = c;
-	pthread_cond_signal(&s->changed);
+	if (info)
+		*socket_context = gw_connections_open(s->connections, info->connect_fd, s->limits.request_ns);
 }
 
 static void on_completed(void *cls, struct MHD_Connection *mc, void **req_cls,
@@ -228,21 +154,10 @@ static ssize_t stream_read(void *cls, uint64_t pos, char *buf, size_t max)
 static void stream_end(void *cls)
 {
 	struct streaming *st = cls;
-	GW_LOCKED(&st->server->lock);
 
 	st->server->streams--;
 	gw_stream_free(st->stream);
 	free(st);
-}
-
-static bool stream_admit(struct gw_http_server *s)
-{
-	GW_LOCKED(&s->lock);
-
-	if (s->stopping || s->streams >= s->limits.streams)
-		return false;
-	s->streams++;
-	return true;
 }
 
 static enum MHD_Result answer_events(struct gw_http_server *s, struct MHD_Connection *mc, const char *job)
@@ -251,7 +166,8 @@ static enum MHD_Result answer_events(struct gw_http_server *s, struct MHD_Connec
 	struct MHD_Response *response = NULL;
 	struct streaming *st;
 
-	if (!stream_admit(s)) {
+	if (atomic_fetch_add(&s->streams, 1) >= s->limits.streams) {
+		s->streams--;
 		gw_error_set(&err, EAGAIN, "%u event streams are open, which is the most this daemon serves",
 		             s->limits.streams);
 		return answer_error(s, mc, 503, &err, NULL);
@@ -266,7 +182,6 @@ static enum MHD_Result answer_events(struct gw_http_server *s, struct MHD_Connec
 		if (st)
 			gw_stream_free(st->stream);
 		free(st);
-		GW_LOCKED(&s->lock);
 		s->streams--;
 		return MHD_NO;
 	}
@@ -414,61 +329,51 @@ static void on_mhd_log(void *cls, const char *fmt, va_list ap)
 	gw_log_debug("api", "%s", line);
 }
 
-static int start(struct gw_http_server *s, int listen_fd, struct gw_error *err)
+/* Hands an accepted descriptor to libmicrohttpd, which closes it in any case. */
+static int on_accepted(void *ctx, int fd)
 {
-	int r = pthread_create(&s->reaper, NULL, reaper_main, s);
+	struct gw_http_server *s = ctx;
+	const struct sockaddr_un peer = { .sun_family = AF_UNIX };
 
-	if (r)
-		return gw_error_set_errno(err, r, "cannot start a thread for the API");
-	s->daemon = MHD_start_daemon(
+	return MHD_add_connection(s->daemon, fd, (const struct sockaddr *)&peer, sizeof(peer)) == MHD_YES ? 0 : -EIO;
+}
+
+static struct MHD_Daemon *start_daemon(struct gw_http_server *s)
+{
+	return MHD_start_daemon(
 		MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_THREAD_PER_CONNECTION | MHD_USE_POLL | MHD_USE_ITC |
-			MHD_USE_ERROR_LOG,
+			MHD_USE_NO_LISTEN_SOCKET | MHD_USE_ERROR_LOG,
 		0, NULL, NULL, on_request, s,
 		MHD_OPTION_EXTERNAL_LOGGER, on_mhd_log, s,
-		MHD_OPTION_LISTEN_SOCKET, listen_fd,
-		MHD_OPTION_CONNECTION_LIMIT, s->limits.connections,
+		/* More than are let in: a connection counts here a little longer than there. */
+		MHD_OPTION_CONNECTION_LIMIT, s->limits.connections + 8,
 		MHD_OPTION_CONNECTION_TIMEOUT, idle_s(s),
 		MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)(64 << 10),
 		MHD_OPTION_NOTIFY_CONNECTION, on_connection, s,
 		MHD_OPTION_NOTIFY_COMPLETED, on_completed, s,
 		MHD_OPTION_END);
-	if (s->daemon)
-		return 0;
-	return gw_error_set(err, EIO, "cannot serve the API: libmicrohttpd refused the socket");
-}
-
-static void stop_reaper(struct gw_http_server *s)
-{
-	pthread_mutex_lock(&s->lock);
-	s->stopping = true;
-	pthread_cond_signal(&s->changed);
-	pthread_mutex_unlock(&s->lock);
-	if (s->reaper)
-		pthread_join(s->reaper, NULL);
 }
 
 int gw_http_server_new(int listen_fd, struct gw_host *host, const struct gw_http_limits *limits,
                        struct gw_http_server **ret, struct gw_error *err)
 {
 	struct gw_http_server *s = calloc(1, sizeof(*s));
-	pthread_condattr_t attr;
 	int r;
 
-	if (!s) {
-		close(listen_fd);
-		return gw_error_set(err, ENOMEM, "no memory for the API server");
+	if (s) {
+		s->host = host;
+		s->limits = limits ? *limits : GW_HTTP_LIMITS_DEFAULT;
+		s->daemon = start_daemon(s);
 	}
-	s->host = host;
-	s->limits = limits ? *limits : GW_HTTP_LIMITS_DEFAULT;
-	pthread_mutex_init(&s->lock, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&s->changed, &attr);
-	pthread_condattr_destroy(&attr);
-	gw_set_nonblock(listen_fd); /* a client that goes away between poll and accept must not hang us */
-	r = start(s, listen_fd, err);
-	if (r < 0) {
+	if (!s || !s->daemon) {
 		close(listen_fd);
+		free(s);
+		return gw_error_set(err, ENOMEM, "cannot serve the API: libmicrohttpd does not start");
+	}
+	r = gw_connections_new(listen_fd, s->limits.connections, on_accepted, s, &s->connections, err);
+	if (r == 0)
+		r = gw_connections_start(s->connections, err);
+	if (r < 0) {
 		gw_http_server_free(s);
 		return r;
 	}
@@ -480,10 +385,10 @@ void gw_http_server_free(struct gw_http_server *s)
 {
 	if (!s)
 		return;
-	stop_reaper(s);
-	if (s->daemon)
-		MHD_stop_daemon(s->daemon);
-	pthread_cond_destroy(&s->changed);
-	pthread_mutex_destroy(&s->lock);
+	s->stopping = true;
+	if (s->connections)
+		gw_connections_stop(s->connections);
+	MHD_stop_daemon(s->daemon);
+	gw_connections_free(s->connections);
 	free(s);
 }

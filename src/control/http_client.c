@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/un.h>
 
 #include "base/cleanup.h"
 #include "control/sse.h"
@@ -144,6 +145,8 @@ static int unreachable(const struct transfer *t, struct gw_error *err)
 	long os_errno = 0;
 
 	curl_easy_getinfo(t->easy, CURLINFO_OS_ERRNO, &os_errno);
+	if (strlen(path) >= sizeof(((struct sockaddr_un *)NULL)->sun_path))
+		os_errno = ENAMETOOLONG; /* libcurl says that it cannot resolve the host */
 	switch (os_errno) {
 	case ENOENT:
 		return gw_error_set(err, ENOTCONN,
@@ -170,6 +173,7 @@ static int broken(const struct transfer *t, CURLcode code, struct gw_error *err)
 
 	switch (code) {
 	case CURLE_COULDNT_CONNECT:
+	case CURLE_COULDNT_RESOLVE_HOST:
 		return unreachable(t, err);
 	case CURLE_OPERATION_TIMEDOUT: /* only the time-out for connecting is libcurl's */
 		return gw_error_set(err, ENOTCONN, "cannot reach godwitd at %s: it does not accept "

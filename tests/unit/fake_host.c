@@ -12,6 +12,7 @@
 
 struct fake {
 	char id[32], to[64];
+	json_t *request; /* NULL: was resumed */
 	bool verify, cancelled;
 	unsigned steps, touches;
 	uint64_t seq;
@@ -35,6 +36,8 @@ static json_t *job_json(const struct fake *j)
 	json_t *job = fake_job(j->id, j->to, j->steps, j->verify), *progress;
 
 	assert(job);
+	if (j->request)
+		json_object_set(job, "request", j->request);
 	if (j->cancelled) {
 		json_object_set_new(job, "state", json_string("cancelled"));
 		json_object_set_new(job, "final", json_true());
@@ -114,6 +117,8 @@ void fake_host_free(struct gw_host *h)
 	pthread_cond_broadcast(&h->changed);
 	pthread_mutex_unlock(&h->lock);
 	pthread_join(h->player, NULL);
+	while (h->n_jobs > 0)
+		json_decref(h->jobs[--h->n_jobs].request);
 	pthread_cond_destroy(&h->changed);
 	pthread_mutex_destroy(&h->lock);
 	free(h);
@@ -257,6 +262,7 @@ int gw_host_migrate(struct gw_host *h, const char *vm, const json_t *request, js
 	GW_LOCKED(&h->lock);
 	const char *to = json_string_value(json_object_get(request, "to"));
 	int r = check_vm(h, vm, err);
+	struct fake *job;
 	json_t *known;
 
 	if (r < 0)
@@ -273,7 +279,9 @@ int gw_host_migrate(struct gw_host *h, const char *vm, const json_t *request, js
 	}
 	if (!known)
 		return gw_error_set(err, ENOENT, "no host is called '%s'", to);
-	*ret = job_json(add_job(h, NULL, to, json_is_true(json_object_get(request, "verify"))));
+	job = add_job(h, NULL, to, json_is_true(json_object_get(request, "verify")));
+	job->request = json_deep_copy(request);
+	*ret = job_json(job);
 	pthread_cond_broadcast(&h->changed);
 	return 0;
 }

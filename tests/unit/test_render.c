@@ -1,0 +1,313 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What people see: tables, the progress line, the post-mortem (X4). */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <cmocka.h>
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "control/render.h"
+#include "control/render_progress.h"
+#include "control/table.h"
+#include "fake_host.h"
+
+/* Everything that a test prints. */
+struct page {
+	char *text;
+	size_t len;
+	FILE *out;
+};
+
+static void page_open(struct page *p)
+{
+	p->out = open_memstream(&p->text, &p->len);
+	assert_non_null(p->out);
+}
+
+static const char *page_close(struct page *p)
+{
+	fclose(p->out);
+	return p->text;
+}
+
+static void contains(const char *text, const char *part)
+{
+	if (!strstr(text, part))
+		fail_msg("no '%s' in:\n%s", part, text);
+}
+
+static void lacks(const char *text, const char *part)
+{
+	if (strstr(text, part))
+		fail_msg("'%s' in:\n%s", part, text);
+}
+
+static void no_line_ends_in_a_blank_or_holds_a_control_character(const char *text)
+{
+	const char *c;
+
+	lacks(text, " \n");
+	for (c = text; *c; c++)
+		assert_true((unsigned char)*c >= ' ' || *c == '\n');
+}
+
+static void a_table_aligns_its_columns(void **state)
+{
+	static const struct gw_column columns[] = { { "NAME", false }, { "N", true }, { "NOTE", false } };
+	struct gw_table *t = gw_table_new(columns, 3);
+	struct page p;
+
+	page_open(&p);
+	gw_table_cell(t, "%s", "a");
+	gw_table_cell(t, "%d", 12345);
+	gw_table_cell(t, "%s", "");
+	gw_table_cell(t, "%s", "\xc3\xbc" "ber");
+	gw_table_cell(t, "%d", 1);
+	gw_table_cell(t, "%s", " ");
+	gw_table_print(t, p.out, 1);
+	gw_table_free(t);
+	assert_string_equal(page_close(&p), " NAME      N  NOTE\n a     12345  -\n \xc3\xbc" "ber      1\n");
+	free(p.text);
+}
+
+static void control_characters_of_others_never_reach_the_terminal(void **state)
+{
+	json_t *job = fake_job("m-1", "fails", 9, false);
+	struct page p;
+	char buf[64];
+
+	json_object_set_new(job, "error", json_string("\x1b[2J\x1b]0;pwned\x07 gone\r\nnew line \xc2\x9b" "31m"));
+	json_object_set_new(job, "peer", json_string("\x1b[31mred"));
+	page_open(&p);
+	gw_render_job(p.out, job);
+	page_close(&p);
+	for (const char *c = p.text; *c; c++)
+		assert_true(((unsigned char)*c >= ' ' && *c != 0x7f) || *c == '\n');
+	lacks(p.text, "\xc2\x9b");
+	contains(p.text, "?[2J");
+	contains(p.text, " gone? new line ?31m");
+	assert_string_equal(gw_clean_text(buf, 4, "abcdef"), "abc");
+	free(p.text);
+	json_decref(job);
+}
+
+static void the_post_mortem_explains_each_pass_and_each_phase_X4(void **state)
+{
+	json_t *job = fake_job("m-1", "beta", 99, true);
+	struct page p;
+
+	page_open(&p);
+	gw_render_outcome(p.out, job);
+	page_close(&p);
+	no_line_ends_in_a_blank_or_holds_a_control_character(p.text);
+	contains(p.text, "web1 moved to beta in 12.30 s, downtime 40.00 ms\n");
+	contains(p.text, "4.00 GiB in use, 4.31 GiB on the wire, 2 channels, async write tracing");
+	contains(p.text, "  PASS    PAGES    ZERO     BYTES       TIME     SCAN       RATE      LEFT  DIRTY RATE  DECISION\n");
+	contains(p.text, "     1  1048576  120000  3.54 GiB     3.21 s   900 us  1.18 GB/s   310 MiB    101 MB/s  copy once more\n");
+	contains(p.text, "   all  1127936  120000  3.84 GiB     3.49 s  1.80 ms\n");
+	contains(p.text, "Switched because: 8.00 MiB fit 50 ms\n");
+	contains(p.text, "Downtime: 40.00 ms\n");
+	contains(p.text, "  last pages    20.000   50.0\n");
+	contains(p.text, "  other          2.000    5.0\n");
+	contains(p.text, "  total         40.000  100.0\n");
+	contains(p.text, "Set-up: 701.00 ms\n");
+	contains(p.text, "Clean-up: 30.00 ms\n");
+	contains(p.text, "Verified: 1048576 pages are equal on both sides (compared in 1.20 s)\n");
+	contains(p.text, "Total: 12.30 s\n");
+	free(p.text);
+	json_decref(job);
+}
+
+static void a_verification_that_failed_is_shouted(void **state)
+{
+	json_t *job = fake_job("m-1", "beta", 99, true);
+	json_t *verify = json_object_get(json_object_get(job, "report"), "verify");
+	struct page p;
+
+	json_object_set_new(verify, "equal", json_false());
+	json_object_set_new(verify, "different_pages", json_integer(3));
+	page_open(&p);
+	gw_render_outcome(p.out, job);
+	contains(page_close(&p), "VERIFICATION FAILED: 3 of 1048576 pages differ");
+	free(p.text);
+	json_decref(job);
+}
+
+static void each_end_of_a_job_has_its_sentence(void **state)
+{
+	static const struct {
+		const char *to, *sentence;
+	} ends[] = {
+		{ "fails", "web1 did not move to fails: the connection to fails was lost in pass 1: Connection reset "
+		           "by peer; it runs here" },
+		{ "limbo", "web1 is paused and nobody knows yet whether it is to run here or on limbo: limbo answers no "
+		           "more after READY" },
+		{ "expires", "web1 did not move to expires: not decided within 2 s; it runs here" },
+	};
+	json_t *job;
+	char buf[512];
+	size_t i;
+
+	for (i = 0; i < GW_ARRAY_SIZE(ends); i++) {
+		job = fake_job("m-1", ends[i].to, 99, false);
+		assert_string_equal(gw_outcome_sentence(buf, sizeof(buf), job), ends[i].sentence);
+		json_decref(job);
+	}
+	job = fake_job("m-1", "slow", 99, false);
+	json_object_set_new(job, "state", json_string("cancelled"));
+	assert_string_equal(gw_outcome_sentence(buf, sizeof(buf), job), "web1 did not move to slow: cancelled; it runs here");
+	json_object_set_new(job, "kind", json_string("migrate-in"));
+	json_object_set_new(job, "vm_is", json_string("there"));
+	assert_string_equal(gw_outcome_sentence(buf, sizeof(buf), job),
+	                    "web1 did not come from slow: cancelled; it runs on slow");
+	json_decref(job);
+}
+
+static void objects_that_lack_everything_are_rendered_all_the_same(void **state)
+{
+	json_t *object = json_object(), *array = json_pack("[{}, {s:{}}]", "report"), *odd;
+	struct page p;
+
+	page_open(&p);
+	gw_render_host(p.out, object);
+	gw_render_vm(p.out, object);
+	gw_render_job(p.out, object);
+	gw_render_outcome(p.out, object);
+	gw_render_report(p.out, object);
+	gw_render_dry_run(p.out, "a", "b", object);
+	gw_render_vm_list(p.out, array);
+	gw_render_job_list(p.out, array);
+	gw_render_vm_list(p.out, object);
+	odd = json_pack("{s:i, s:[], s:{s:s, s:{}}, s:{s:s}, s:b}", "state", 7, "vm", "progress", "pass", "x", "eta_ns",
+	                "report", "passes", "none", "final", 1);
+	gw_render_job(p.out, odd);
+	gw_render_job(p.out, NULL);
+	page_close(&p);
+	free(p.text);
+	json_decref(odd);
+	json_decref(array);
+	json_decref(object);
+}
+
+static void the_progress_bar_never_exceeds_its_width_and_keeps_what_matters(void **state)
+{
+	json_t *job = fake_job("m-1", "beta", 3, false);
+	char buf[1024];
+	unsigned width;
+
+	for (width = 1; width <= 250; width++) {
+		gw_progress_bar(buf, sizeof(buf), job, width);
+		assert_true(gw_text_width(buf) <= width);
+		assert_true(width < 14 || !strncmp(buf, "copying pass 2", 14));
+	}
+	contains(gw_progress_bar(buf, sizeof(buf), job, 60), "310 MiB left");
+	contains(gw_progress_bar(buf, sizeof(buf), job, 60), "[#########...]  75%");
+	lacks(gw_progress_bar(buf, sizeof(buf), job, 60), "sent");
+	contains(gw_progress_bar(buf, sizeof(buf), job, 200), "768 MiB sent");
+	contains(gw_progress_bar(buf, sizeof(buf), job, 200), "310 MiB left");
+	contains(gw_progress_bar(buf, sizeof(buf), job, 200), "812 MB/s");
+	contains(gw_progress_bar(buf, sizeof(buf), job, 200), "dirty 95.0 MB/s");
+	contains(gw_progress_bar(buf, sizeof(buf), job, 200), "downtime 38.00 ms");
+	contains(gw_progress_bar(buf, sizeof(buf), job, 200), "ETA 4.00 s");
+	json_decref(job);
+}
+
+static void a_terminal_gets_one_line_redrawn_and_removed(void **state)
+{
+	json_t *job = fake_job("m-1", "beta", 3, false);
+	struct gw_progress progress;
+	struct page p;
+
+	page_open(&p);
+	gw_progress_init(&progress, p.out, GW_PROGRESS_TERMINAL);
+	gw_progress_update(&progress, job, 80, 1);
+	gw_progress_update(&progress, job, 0, 2);
+	gw_progress_note(&progress, "a note of %d words", 5);
+	gw_progress_clear(&progress);
+	page_close(&p);
+	assert_int_equal(p.text[0], '\r');
+	contains(p.text, "\r\033[Ka note of 5 words\n");
+	assert_ptr_equal(strchr(p.text, '\n'), p.text + p.len - 1);
+	free(p.text);
+	json_decref(job);
+}
+
+static unsigned lines(const char *text)
+{
+	unsigned n = 0;
+
+	for (; *text; text++)
+		n += *text == '\n';
+	return n;
+}
+
+static void elsewhere_lines_come_at_changes_and_once_a_second(void **state)
+{
+	json_t *copying = fake_job("m-1", "beta", 3, false), *next = fake_job("m-1", "beta", 4, false);
+	json_t *switching = fake_job("m-1", "beta", 5, false);
+	struct gw_progress progress;
+	struct page p;
+	int i;
+
+	page_open(&p);
+	gw_progress_init(&progress, p.out, GW_PROGRESS_PLAIN);
+	for (i = 0; i < 20; i++) /* 1.9 s in steps of 0.1 s: the first, and the one a second later */
+		gw_progress_update(&progress, copying, 0, GW_NS_PER_S + i * 100 * GW_NS_PER_MS);
+	fflush(p.out);
+	assert_int_equal(lines(p.text), 2);
+	gw_progress_update(&progress, next, 0, 3 * GW_NS_PER_S);
+	gw_progress_update(&progress, switching, 0, 3 * GW_NS_PER_S + 1);
+	fflush(p.out);
+	assert_int_equal(lines(p.text), 4);
+	page_close(&p);
+	no_line_ends_in_a_blank_or_holds_a_control_character(p.text);
+	assert_true(p.text[2] == ':' && p.text[5] == ':' && p.text[8] == ' ');
+	contains(p.text, " copying pass 2: 768 MiB sent, 310 MiB left, 812 MB/s, dirty 95.0 MB/s, predicted downtime "
+	                 "38.00 ms, ETA 4.00 s\n");
+	contains(p.text, " switching (device state)\n");
+	free(p.text);
+	json_decref(copying);
+	json_decref(next);
+	json_decref(switching);
+}
+
+static void json_progress_is_one_object_per_line_and_nothing_else(void **state)
+{
+	json_t *job = fake_job("m-1", "beta", 3, false), *again;
+	struct gw_progress progress;
+	struct page p;
+
+	page_open(&p);
+	gw_progress_init(&progress, p.out, GW_PROGRESS_JSON);
+	gw_progress_note(&progress, "not for machines");
+	gw_progress_update(&progress, job, 0, 1);
+	gw_progress_clear(&progress);
+	page_close(&p);
+	assert_int_equal(lines(p.text), 1);
+	again = json_loads(p.text, 0, NULL);
+	assert_true(json_equal(job, again));
+	json_decref(again);
+	json_decref(job);
+	free(p.text);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_table_aligns_its_columns),
+		cmocka_unit_test(control_characters_of_others_never_reach_the_terminal),
+		cmocka_unit_test(the_post_mortem_explains_each_pass_and_each_phase_X4),
+		cmocka_unit_test(a_verification_that_failed_is_shouted),
+		cmocka_unit_test(each_end_of_a_job_has_its_sentence),
+		cmocka_unit_test(objects_that_lack_everything_are_rendered_all_the_same),
+		cmocka_unit_test(the_progress_bar_never_exceeds_its_width_and_keeps_what_matters),
+		cmocka_unit_test(a_terminal_gets_one_line_redrawn_and_removed),
+		cmocka_unit_test(elsewhere_lines_come_at_changes_and_once_a_second),
+		cmocka_unit_test(json_progress_is_one_object_per_line_and_nothing_else),
+	};
+
+	return cmocka_run_group_tests_name("render", tests, NULL, NULL);
+}

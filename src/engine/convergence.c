@@ -20,7 +20,8 @@
  * - When everything fits, the gap can often be had smaller for almost nothing: short passes go on while
  *   what is left is above a floor (1 ms of copying, at least 64 KiB) and the last pass shrank it by 30 % or
  *   more. The first one is made on the strength of the prediction alone, since a long pass says little
- *   about what a short one leaves. Their number and their time are bounded for the whole migration.
+ *   about what a short one leaves, and always when the bandwidth was not really measured yet. Their
+ *   number and their time are bounded for the whole migration.
  * - A stall is stall_passes passes in a row that left more than progress_ratio of what the one before
  *   left, or max_passes in all. A budget below the fixed cost can never be met: that counts as a stall as
  *   soon as nothing is to be gained by copying.
@@ -45,7 +46,8 @@
 #define FLOOR_NS GW_NS_PER_MS
 #define SHRINK_RATIO 0.7
 #define SHORT_PASSES_MAX 8
-#define SHORT_TIME_NS (250 * GW_NS_PER_MS)
+#define SHORT_TIME_NS (250 * GW_NS_PER_MS) /* or, if that is more, ... */
+#define SHORT_TIME_SHARE 20                /* ... 1/20 of the copying so far */
 
 void gw_convergence_defaults(struct gw_convergence_params *p)
 {
@@ -186,9 +188,14 @@ static uint64_t floor_bytes(const struct gw_convergence *c)
 static bool wants_short_pass(const struct gw_convergence *c, const struct gw_pass_stats *s)
 {
 	gw_time_ns cost = add_ns(copy_time_ns(c, s->left_bytes), GW_MAX(s->scan_ns, 0));
+	gw_time_ns allowed = GW_MAX(SHORT_TIME_NS, c->total_ns / SHORT_TIME_SHARE);
 
 	if (s->left_bytes <= floor_bytes(c) || c->passes >= c->params.max_passes ||
-	    c->short_passes >= SHORT_PASSES_MAX || cost > SHORT_TIME_NS - c->short_ns)
+	    c->short_passes >= SHORT_PASSES_MAX)
+		return false;
+	if (c->short_passes == 0 && c->bandwidth_is_bound)
+		return true; /* takes no longer than the budget, likely far less, and measures */
+	if (cost > allowed - c->short_ns)
 		return false;
 	if (c->short_passes == 0)
 		return (double)c->dirty_rate_Bps < SHRINK_RATIO * c->bandwidth_Bps;
@@ -315,6 +322,7 @@ void gw_convergence_decide(struct gw_convergence *c, const struct gw_pass_stats 
 	char why[64];
 
 	c->passes++;
+	c->total_ns = add_ns(c->total_ns, GW_MAX(s->duration_ns, 0));
 	if (c->in_short_pass)
 		c->short_ns = add_ns(c->short_ns, GW_MAX(s->duration_ns, 0));
 	c->in_short_pass = false;

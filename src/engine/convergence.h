@@ -73,6 +73,7 @@ struct gw_convergence {
 	uint64_t last_left_bytes, best_left_bytes;
 	uint64_t dirty_rate_Bps; /* of the last pass that took any time */
 	double bandwidth_Bps;    /* smoothed over passes large enough to measure; 0: not known */
+	gw_time_ns total_ns;     /* of all passes */
 	bool bandwidth_is_bound; /* only a lower bound so far */
 	unsigned short_passes;   /* made although the budget was met, to shrink the gap */
 	gw_time_ns short_ns;     /* spent in them */

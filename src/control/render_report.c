@@ -81,7 +81,7 @@ static void phase_row(struct gw_table *t, const char *name, gw_time_ns ns, gw_ti
 {
 	gw_table_cell(t, "%s", name);
 	gw_table_cell(t, "%.3f", (double)ns / GW_NS_PER_MS);
-	gw_table_cell(t, whole > 0 ? "%.1f" : "", whole > 0 ? 100.0 * (double)ns / (double)whole : 0.0);
+	gw_table_cell(t, "%.1f", whole > 0 ? 100.0 * (double)ns / (double)whole : 0.0);
 }
 
 /* A list of phases. `whole` is what they should add up to: the rest is shown as "other"; -1: their sum. */

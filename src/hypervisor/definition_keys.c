@@ -15,7 +15,7 @@
 #define CPUS_MAX 255
 #define MEMORY_MIN_BYTES GW_MIB
 #define MEMORY_MAX_BYTES (16 * 1024 * GW_GIB)
-#define MEMORY_STEP_BYTES (16 * GW_KIB)
+#define MEMORY_STEP_BYTES (8 * GW_KIB) /* QEMU rounds to this */
 
 const char *const gw_accel_names[] = { "auto", "kvm", "tcg", NULL };
 const char *const gw_backing_names[] = { "4k", "thp", "hugetlb", NULL };
@@ -89,7 +89,7 @@ static int set_memory(void *field, const char *value, const char **why)
 	if (bytes < MEMORY_MIN_BYTES || bytes > MEMORY_MAX_BYTES)
 		return refuse(why, "is out of range (1M to 16T)");
 	if (bytes % MEMORY_STEP_BYTES)
-		return refuse(why, "is not a multiple of 16K");
+		return refuse(why, "is not a multiple of 8K");
 	*(uint64_t *)field = bytes;
 	return 0;
 }

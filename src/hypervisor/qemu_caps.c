@@ -134,9 +134,11 @@ int gw_qemu_probe(struct gw_qemu_host *host, struct gw_error *err)
 	struct answers a = { NULL };
 	int r = run_and_ask(host, &a, err);
 
-	if (r < 0)
-		return gw_error_prefix(err, "QEMU is not usable (install qemu-system-x86 or name the program "
-		                       "in the configuration)");
+	if (r < 0) {
+		gw_error_prefix(err, "QEMU is not usable (install qemu-system-x86 or name the program in the "
+		                "configuration)");
+		return r;
+	}
 	r = take_version(a.version, &caps);
 	if (r < 0) {
 		gw_error_set(err, r, "%s gives no version", host->binary);

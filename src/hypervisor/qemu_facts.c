@@ -129,6 +129,8 @@ static bool props_differ(const json_t *s, const json_t *t)
 {
 	if (!s || !t)
 		return json_is_true(s) || json_is_true(t);
+	if (json_is_number(s) && json_is_number(t)) /* large ones may have been read as reals */
+		return json_number_value(s) != json_number_value(t);
 	return !json_equal(s, t);
 }
 

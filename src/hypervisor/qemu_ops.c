@@ -15,18 +15,21 @@
 #include "hypervisor/unix_socket.h"
 
 #define POPULATE_BASE_NS (60 * GW_NS_PER_S)
+#define ENDING_NS (200 * GW_NS_PER_MS)
 #define POPULATE_GIB_NS (2 * GW_NS_PER_S)
 
 /* ---- the connection ---- */
 
 int gw_qemu_explain(struct gw_qemu *q, int code, const char *what, struct gw_error *err)
 {
+	bool lost = code == -ESRCH || code == -ECONNRESET || code == -ECONNREFUSED || code == -EPIPE;
 	char words[768] = "";
 
-	if (code != -ESRCH && !gw_qemu_pidfd_ended(q->pidfd))
-		return gw_error_prefix(err, "VM %s: %s", q->name, what);
-	/* The connection ends a moment before the process does. */
-	gw_unix_wait(q->pidfd, POLLIN, gw_deadline_in(200 * GW_NS_PER_MS));
+	/* Connections end a moment before the process does. */
+	if (gw_unix_wait(q->pidfd, POLLIN, lost ? gw_deadline_in(ENDING_NS) : 0) < 0) {
+		gw_error_prefix(err, "VM %s: %s", q->name, what);
+		return code;
+	}
 	gw_qemu_last_words(q->pidfd, q->log_fd, words, sizeof(words));
 	return gw_error_set(err, -ESRCH, "VM %s: %s: its QEMU ended%s", q->name, what, words);
 }
@@ -87,7 +90,9 @@ int gw_qemu_run(struct gw_qemu *q, struct gw_qmp_call *calls, unsigned n, int fd
 	gw_qmp_unref(qmp);
 	if (r == -ESRCH)
 		return gw_qemu_explain(q, r, calls[0].command, err);
-	return r < 0 ? gw_error_prefix(err, "VM %s", q->name) : 0;
+	if (r < 0)
+		gw_error_prefix(err, "VM %s", q->name);
+	return r;
 }
 
 /* ---- status ---- */
@@ -314,8 +319,10 @@ static int op_destroy(struct gw_vm *vm, struct gw_error *err)
 	r = gw_qemu_end_process(q->pidfd, asked, err);
 	if (r == 0)
 		r = gw_qemu_remove_files(q->run_dir, &q->rec, true, err);
-	if (r < 0)
-		return gw_error_prefix(err, "VM %s", q->name);
+	if (r < 0) {
+		gw_error_prefix(err, "VM %s", q->name);
+		return r;
+	}
 	pthread_mutex_lock(&q->lock);
 	q->destroyed = true;
 	pthread_mutex_unlock(&q->lock);

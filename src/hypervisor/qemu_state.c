@@ -258,6 +258,8 @@ int gw_qemu_save_state(struct gw_vm *vm, int fd, gw_time_ns deadline, struct gw_
 		r = q->cancel_wanted ? gw_error_set(err, -ECANCELED, "VM %s: cancelled", q->name) :
 		    hand_over_fd(q, "migrate", fd, deadline, err);
 		pthread_mutex_unlock(&q->save_lock);
+	} else {
+		gw_error_set(err, r, "VM %s: another save of its device state does not end", q->name);
 	}
 	if (r == 0) {
 		r = gw_qmp_wait_event(qmp, since, is_migration_end, &end, deadline, err);
@@ -352,7 +354,7 @@ int gw_qemu_load_wait(struct gw_vm *vm, gw_time_ns deadline, struct gw_error *er
 	}
 	if (r == 0) { /* this QEMU says why on its way out */
 		gw_unix_wait(q->pidfd, POLLIN, gw_deadline_in(EXIT_AFTER_FAILURE_NS));
-		r = -EIO;
+		r = gw_error_set(err, -EIO, "QEMU reports a failure");
 	}
 	return gw_qemu_explain(q, r, "cannot load its device state", err);
 }

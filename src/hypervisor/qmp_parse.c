@@ -36,9 +36,9 @@ static int classify(const json_t *object, struct gw_qmp_message *m)
 {
 	json_t *id = json_object_get(object, "id");
 
-	if (json_is_integer(id) && json_integer_value(id) >= 0) {
+	if (json_is_number(id) && json_number_value(id) >= 0 && json_number_value(id) < 0x1p53) {
 		m->has_id = true;
-		m->id = (uint64_t)json_integer_value(id);
+		m->id = (uint64_t)json_number_value(id);
 	}
 	if (take(object, "return", m, GW_QMP_RETURN))
 		return 0;
@@ -51,10 +51,22 @@ static int classify(const json_t *object, struct gw_qmp_message *m)
 	return take(object, "QMP", m, GW_QMP_GREETING) ? 0 : -EBADMSG;
 }
 
+/* QEMU's integers are of 64 bits without a sign, jansson's have one: a line with one that does not fit
+ * is read with all its integers as reals. */
+static json_t *load(const char *line, size_t len)
+{
+	json_error_t error;
+	json_t *object = json_loadb(line, len, 0, &error);
+
+	if (!object && json_error_code(&error) == json_error_numeric_overflow)
+		object = json_loadb(line, len, JSON_DECODE_INT_AS_REAL, NULL);
+	return object;
+}
+
 int gw_qmp_parse_line(const char *line, size_t len, struct gw_qmp_message *ret)
 {
 	struct gw_qmp_message m = { .kind = GW_QMP_GREETING };
-	json_t *object = json_loadb(line, len, 0, NULL);
+	json_t *object = load(line, len);
 	int r;
 
 	if (!json_is_object(object)) {

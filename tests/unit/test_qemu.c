@@ -1,0 +1,745 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The QEMU adapter with a real QEMU and a guest that is a few dozen bytes of firmware.
+ *
+ * The guest counts in a register, writes the count over 64 KiB of RAM at 0x20000 and prints a dot to
+ * the serial port every 65536 rounds: progress is seen from outside in the RAM file and on the console.
+ */
+#include <fcntl.h>
+#include <linux/userfaultfd.h>
+#include <poll.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <cmocka.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/io.h"
+#include "base/units.h"
+#include "hypervisor/qemu.h"
+
+#define GUEST_COUNTER 0x20000
+
+static const unsigned char guest_code[] = {
+	0x31, 0xc0,                   /*       xor %ax,%ax           */
+	0x8e, 0xd8,                   /*       mov %ax,%ds           */
+	0xb8, 0x00, 0x20,             /*       mov $0x2000,%ax       */
+	0x8e, 0xc0,                   /*       mov %ax,%es           */
+	0x66, 0x31, 0xf6,             /*       xor %esi,%esi         */
+	0xba, 0xf8, 0x03,             /*       mov $0x3f8,%dx        */
+	0x66, 0x46,                   /* loop: inc %esi              */
+	0x89, 0xf7,                   /*       mov %si,%di           */
+	0x81, 0xe7, 0xfc, 0xff,       /*       and $0xfffc,%di       */
+	0x26, 0x66, 0x89, 0x35,       /*       mov %esi,%es:(%di)    */
+	0xf7, 0xc6, 0xff, 0xff,       /*       test $0xffff,%si      */
+	0x75, 0xee,                   /*       jnz loop              */
+	0xb0, 0x2e,                   /*       mov $'.',%al          */
+	0xee,                         /*       out %al,%dx           */
+	0xeb, 0xe9,                   /*       jmp loop              */
+};
+static const unsigned char guest_reset[] = { 0xea, 0x00, 0x00, 0x00, 0xf0 }; /* ljmp $0xf000,$0 */
+
+struct fixture {
+	char dir[64];
+	struct gw_qemu_host source, target;
+};
+
+static struct gw_error err; /* of the newest call; the threads here have their own */
+
+static void fail_on(int r, const struct gw_error *e)
+{
+	if (r < 0)
+		fail_msg("%d: %s", r, gw_error_text(e));
+}
+
+#define OK(call) fail_on((call), &err)
+
+static gw_time_ns soon(void)
+{
+	return gw_deadline_in(20 * GW_NS_PER_S);
+}
+
+static void write_firmware(const char *path)
+{
+	unsigned char rom[65536] = { 0 };
+
+	memcpy(rom, guest_code, sizeof(guest_code));
+	memcpy(rom + 0xfff0, guest_reset, sizeof(guest_reset));
+	assert_int_equal(gw_write_file_durable(path, rom, sizeof(rom), 0600), 0);
+}
+
+static char *text_of(const char *fmt, ...)
+{
+	va_list ap;
+	char *text;
+
+	va_start(ap, fmt);
+	assert_true(vasprintf(&text, fmt, ap) > 0);
+	va_end(ap);
+	return text;
+}
+
+static void make_host(struct gw_qemu_host *h, const char *dir, const char *name)
+{
+	const char *binary = getenv("GODWIT_TEST_QEMU");
+
+	h->binary = strdup(binary ? binary : "qemu-system-x86_64");
+	h->shim = strdup(getenv("GODWIT_TEST_SHIM"));
+	h->run_dir = text_of("%s/%s", dir, name);
+	h->ram_dir = strdup("/dev/shm");
+	OK(gw_qemu_probe(h, &err));
+}
+
+static void done_host(struct gw_qemu_host *h)
+{
+	free(h->binary);
+	free(h->shim);
+	free(h->run_dir);
+	free(h->ram_dir);
+	gw_qemu_caps_done(&h->caps);
+}
+
+static int setup(void **state)
+{
+	struct fixture *f = calloc(1, sizeof(*f));
+	char path[128];
+
+	snprintf(f->dir, sizeof(f->dir), "/tmp/gw-test-qemu-XXXXXX");
+	assert_non_null(mkdtemp(f->dir));
+	snprintf(path, sizeof(path), "%s/guest.rom", f->dir);
+	write_firmware(path);
+	make_host(&f->source, f->dir, "a");
+	make_host(&f->target, f->dir, "b");
+	*state = f;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct fixture *f = *state;
+
+	done_host(&f->source);
+	done_host(&f->target);
+	gw_remove_tree(f->dir);
+	free(f);
+	return 0;
+}
+
+static struct gw_vm_def *define(const struct fixture *f, const char *name, const char *more)
+{
+	gw_autofree char *text = text_of("[vm]\nname=%s\nuuid=6f6b2d64-27f2-4a3c-9c51-6d0f5a8e4c11\n"
+	                                 "firmware=%s/guest.rom\n%s", name, f->dir, more);
+	struct gw_vm_def *def;
+
+	OK(gw_vm_def_parse(text, &def, &err));
+	OK(gw_qemu_resolve(&f->source, def, NULL, &err));
+	return def;
+}
+
+static struct gw_vm *start(const struct gw_qemu_host *h, const struct gw_vm_def *def, bool incoming)
+{
+	struct gw_qemu_start how = { .def = def, .incoming = incoming };
+	struct gw_vm *vm;
+
+	OK(gw_qemu_start(h, &how, soon(), &vm, &err));
+	return vm;
+}
+
+static enum gw_vm_status status(struct gw_vm *vm)
+{
+	enum gw_vm_status s;
+
+	OK(vm->ops->status(vm, &s, &err));
+	return s;
+}
+
+static struct gw_ram_region ram(struct gw_vm *vm)
+{
+	struct gw_ram_region r[GW_RAM_REGIONS_MAX];
+	unsigned n = 0;
+
+	OK(vm->ops->ram(vm, r, &n, &err));
+	assert_int_equal(n, 1);
+	return r[0];
+}
+
+static void *map_ram(const struct gw_ram_region *r)
+{
+	gw_autofd int fd = open(r->path, O_RDWR | O_CLOEXEC);
+	void *p = mmap(NULL, r->size_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+
+	assert_true(p != MAP_FAILED);
+	return p;
+}
+
+/* Waits for guest output: proof that the guest runs, with no clock involved. */
+static void wait_for_dots(struct gw_vm *vm, unsigned n)
+{
+	gw_autofree char *path = text_of("%s/console.sock", gw_qemu_run_dir(vm));
+	struct sockaddr_un { unsigned short family; char path[108]; } address = { AF_UNIX, "" };
+	gw_autofd int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	struct pollfd p = { .fd = fd, .events = POLLIN };
+
+	snprintf(address.path, sizeof(address.path), "%s", path);
+	assert_int_equal(connect(fd, (void *)&address, sizeof(address)), 0);
+	while (n) {
+		char c;
+
+		assert_int_equal(poll(&p, 1, 20000), 1);
+		assert_int_equal(read(fd, &c, 1), 1);
+		assert_int_equal(c, '.');
+		n--;
+	}
+}
+
+static void end(struct gw_vm *vm)
+{
+	OK(vm->ops->destroy(vm, &err));
+	vm->ops->free(vm);
+}
+
+static bool exists(const char *path)
+{
+	struct stat st;
+
+	return lstat(path, &st) == 0;
+}
+
+/* ---- a handover of the same state through a socket, RAM copied while both are paused ---- */
+
+struct saver {
+	struct gw_vm *vm;
+	int fd, result;
+	struct gw_error err;
+};
+
+static void *save(void *arg)
+{
+	struct saver *s = arg;
+
+	s->result = s->vm->ops->save_state(s->vm, s->fd, soon(), &s->err);
+	return NULL;
+}
+
+static void copy_ram(struct gw_vm *from, struct gw_vm *to)
+{
+	struct gw_ram_region a = ram(from), b = ram(to);
+	void *pa = map_ram(&a), *pb = map_ram(&b);
+
+	assert_int_equal(a.size_bytes, b.size_bytes);
+	memcpy(pb, pa, a.size_bytes);
+	munmap(pa, a.size_bytes);
+	munmap(pb, b.size_bytes);
+}
+
+static uint32_t counter(struct gw_vm *vm)
+{
+	struct gw_ram_region r = ram(vm);
+	char *p = map_ram(&r);
+	uint32_t highest = 0;
+
+	for (unsigned i = 0; i < 65536; i += 4)
+		highest = GW_MAX(highest, *(uint32_t *)(p + GUEST_COUNTER + i));
+	munmap(p, r.size_bytes);
+	return highest;
+}
+
+static void move_and_check(struct fixture *f, const char *settings)
+{
+	struct gw_vm_def *def = define(f, "mover", settings);
+	struct gw_vm *a = start(&f->source, def, false), *b = start(&f->target, def, true);
+	gw_time_ns t[6];
+	struct saver saver = { .vm = a };
+	uint32_t before;
+	pthread_t thread;
+	int pair[2];
+
+	wait_for_dots(a, 3);
+	assert_int_equal(status(b), GW_VM_INCOMING);
+	t[0] = gw_now_ns();
+	OK(a->ops->pause(a, soon(), &err));
+	t[1] = gw_now_ns();
+	before = counter(a);
+	assert_true(before >= 3 * 65536);
+	copy_ram(a, b);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+	saver.fd = pair[0];
+	t[2] = gw_now_ns();
+	OK(b->ops->load_begin(b, pair[1], &err));
+	assert_int_equal(pthread_create(&thread, NULL, save, &saver), 0);
+	OK(b->ops->load_wait(b, soon(), &err));
+	t[3] = gw_now_ns();
+	pthread_join(thread, NULL);
+	fail_on(saver.result, &saver.err);
+	assert_int_equal(status(b), GW_VM_PAUSED);
+	assert_int_equal(counter(b), before);
+	t[4] = gw_now_ns();
+	OK(b->ops->resume(b, soon(), &err));
+	t[5] = gw_now_ns();
+	wait_for_dots(b, 3);
+	assert_true(counter(b) >= before + 2 * 65536);
+	assert_int_equal(counter(a), before);
+	assert_int_equal(status(a), GW_VM_SAVED);
+	print_message("stop %.2f ms, save and load %.2f ms, cont %.2f ms\n", (double)(t[1] - t[0]) / 1e6,
+	              (double)(t[3] - t[2]) / 1e6, (double)(t[5] - t[4]) / 1e6);
+	OK(b->ops->announce(b, &err));
+	close(pair[0]);
+	close(pair[1]);
+	end(a);
+	end(b);
+	gw_vm_def_free(def);
+}
+
+static void n5_device_state_moves_while_paused_and_the_guest_goes_on(void **state)
+{
+	move_and_check(*state, "memory=131080K\naccel=tcg\n[nic a]\n[channel gw0]\n");
+}
+
+static void n5_a_small_pc_machine_moves_too(void **state)
+{
+	move_and_check(*state, "memory=8M\nmachine=pc\naccel=tcg\ncpu=qemu64\ncpus=2\n[qemu]\narg=-sandbox\n"
+	               "arg=on\n");
+}
+
+static void x5_the_guest_moves_under_kvm(void **state)
+{
+	struct fixture *f = *state;
+
+	if (!f->source.caps.kvm)
+		skip();
+	move_and_check(f, "memory=16M\naccel=kvm\ncpu=qemu64\n");
+}
+
+/* ---- one VM at a time ---- */
+
+static void ram_is_where_the_memory_map_says_and_page_tables_populate(void **state)
+{
+	struct fixture *f = *state;
+	struct gw_vm_def *def = define(f, "mem", "memory=131080K\naccel=tcg\n");
+	struct gw_vm *vm = start(&f->source, def, false);
+	struct gw_ram_region r = ram(vm);
+	struct uffdio_api api = { .api = UFFD_API };
+	struct stat st;
+	int fd;
+
+	assert_int_equal(r.size_bytes, 131080 * GW_KIB);
+	assert_int_equal(r.hva % (2 * GW_MIB), 0);
+	OK(vm->ops->userfaultfd(vm, &fd, &err));
+	assert_int_equal(ioctl(fd, UFFDIO_API, &api), 0);
+	close(fd);
+	OK(vm->ops->populate(vm, r.hva, r.size_bytes, &err));
+	assert_int_equal(stat(r.path, &st), 0);
+	assert_int_equal((uint64_t)st.st_blocks * 512, r.size_bytes);
+	assert_int_equal(st.st_mode & 07777, 0600);
+	end(vm);
+	assert_false(exists(r.path));
+	gw_vm_def_free(def);
+}
+
+static void pausing_twice_and_resuming_twice_is_harmless(void **state)
+{
+	struct fixture *f = *state;
+	struct gw_vm_def *def = define(f, "twice", "memory=8M\naccel=tcg\n");
+	struct gw_vm *vm = start(&f->source, def, false);
+
+	for (int i = 0; i < 2; i++)
+		OK(vm->ops->pause(vm, soon(), &err));
+	assert_int_equal(status(vm), GW_VM_PAUSED);
+	for (int i = 0; i < 2; i++)
+		OK(vm->ops->resume(vm, soon(), &err));
+	assert_int_equal(status(vm), GW_VM_RUNNING);
+	wait_for_dots(vm, 1);
+	end(vm);
+	gw_vm_def_free(def);
+}
+
+static void a_vm_without_its_state_is_never_run(void **state)
+{
+	struct fixture *f = *state;
+	struct gw_vm_def *def = define(f, "hollow", "memory=8M\naccel=tcg\n");
+	struct gw_vm *vm = start(&f->target, def, true);
+
+	assert_int_equal(vm->ops->resume(vm, soon(), &err), -EBUSY);
+	assert_non_null(strstr(err.text, "has not arrived"));
+	assert_int_equal(status(vm), GW_VM_INCOMING);
+	end(vm);
+	gw_vm_def_free(def);
+}
+
+static void w7_the_source_runs_again_after_its_state_was_saved(void **state)
+{
+	struct fixture *f = *state;
+	struct gw_vm_def *def = define(f, "back", "memory=8M\naccel=tcg\n");
+	struct gw_vm *vm = start(&f->source, def, false);
+	struct saver saver = { .vm = vm };
+	char buf[4096];
+	pthread_t thread;
+	ssize_t n, total = 0;
+	int pair[2];
+
+	OK(vm->ops->cancel_save(vm, soon(), &err)); /* nothing to cancel */
+	OK(vm->ops->pause(vm, soon(), &err));
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+		saver.fd = pair[0];
+		pthread_create(&thread, NULL, save, &saver);
+		for (total = 0; total < 4096; total += n) /* some of it, so that the save has begun */
+			assert_true((n = read(pair[1], buf, sizeof(buf))) > 0);
+		if (i == 1)
+			OK(vm->ops->cancel_save(vm, soon(), &err));
+		shutdown(pair[0], SHUT_WR);
+		while ((n = read(pair[1], buf, sizeof(buf))) > 0)
+			total += n;
+		pthread_join(thread, NULL);
+		OK(vm->ops->cancel_save(vm, soon(), &err));
+		OK(vm->ops->resume(vm, soon(), &err));
+		assert_int_equal(status(vm), GW_VM_RUNNING);
+		wait_for_dots(vm, 1);
+		OK(vm->ops->pause(vm, soon(), &err));
+		close(pair[0]);
+		close(pair[1]);
+	}
+	end(vm);
+	gw_vm_def_free(def);
+}
+
+static void w7_a_save_that_nobody_reads_is_cancelled_within_a_second(void **state)
+{
+	struct fixture *f = *state;
+	struct gw_vm_def *def = define(f, "stuck", "memory=8M\naccel=tcg\n");
+	struct gw_vm *vm = start(&f->source, def, false);
+	struct saver saver = { .vm = vm };
+	struct pollfd p;
+	gw_time_ns began;
+	pthread_t thread;
+	int pair[2], small = 4096;
+
+	OK(vm->ops->pause(vm, soon(), &err));
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+	setsockopt(pair[0], SOL_SOCKET, SO_SNDBUF, &small, sizeof(small));
+	saver.fd = pair[0];
+	pthread_create(&thread, NULL, save, &saver);
+	p = (struct pollfd){ .fd = pair[1], .events = POLLIN };
+	assert_int_equal(poll(&p, 1, 20000), 1);
+	began = gw_now_ns();
+	OK(vm->ops->cancel_save(vm, soon(), &err));
+	assert_true(gw_now_ns() - began < GW_NS_PER_S);
+	pthread_join(thread, NULL);
+	assert_int_equal(saver.result, -ECANCELED);
+	OK(vm->ops->resume(vm, soon(), &err));
+	wait_for_dots(vm, 1);
+	close(pair[0]);
+	close(pair[1]);
+	end(vm);
+	gw_vm_def_free(def);
+}
+
+static void a_damaged_state_is_told_in_qemus_own_words(void **state)
+{
+	static const char garbage[] = "this is no device state at all, not even a little";
+	struct fixture *f = *state;
+	struct gw_vm_def *def = define(f, "garbage", "memory=8M\naccel=tcg\n");
+	struct gw_vm *vm = start(&f->target, def, true);
+	int pair[2];
+
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+	OK(vm->ops->load_begin(vm, pair[1], &err));
+	assert_true(write(pair[0], garbage, sizeof(garbage)) > 0);
+	close(pair[0]);
+	assert_true(vm->ops->load_wait(vm, soon(), &err) < 0);
+	assert_non_null(strstr(err.text, "load of migration failed"));
+	close(pair[1]);
+	end(vm);
+	gw_vm_def_free(def);
+}
+
+static void an_adopted_vm_is_the_same_vm(void **state)
+{
+	struct fixture *f = *state;
+	struct gw_vm_def *def = define(f, "adopted", "memory=8M\naccel=tcg\n");
+	struct gw_vm *vm = start(&f->source, def, false);
+	struct gw_qemu_start again = { .def = def };
+	pid_t pid = vm->ops->pid(vm);
+	struct gw_ram_region r = ram(vm);
+	char *run_dir = strdup(gw_qemu_run_dir(vm));
+	struct gw_vm *other;
+
+	vm->ops->free(vm); /* as if the daemon had ended */
+	assert_int_equal(gw_qemu_sweep(&f->source, def, &err), -EBUSY);
+	assert_int_equal(gw_qemu_start(&f->source, &again, soon(), &other, &err), -EEXIST);
+	assert_true(exists(r.path));
+	OK(gw_qemu_adopt(&f->source, def, &vm, &err));
+	assert_int_equal(vm->ops->pid(vm), pid);
+	assert_int_equal(ram(vm).hva, r.hva);
+	assert_int_equal(status(vm), GW_VM_RUNNING);
+	OK(vm->ops->pause(vm, soon(), &err));
+	OK(vm->ops->resume(vm, soon(), &err));
+	OK(vm->ops->destroy(vm, &err));
+	OK(vm->ops->destroy(vm, &err));
+	assert_int_equal(status(vm), GW_VM_DEAD);
+	assert_false(exists(r.path));
+	assert_false(exists(run_dir));
+	vm->ops->free(vm);
+	assert_int_equal(gw_qemu_adopt(&f->source, def, &vm, &err), -ESRCH);
+	free(run_dir);
+	gw_vm_def_free(def);
+}
+
+static void what_a_dead_vm_left_is_swept(void **state)
+{
+	struct fixture *f = *state;
+	struct gw_vm_def *def = define(f, "swept", "memory=8M\naccel=tcg\n");
+	struct gw_vm *vm = start(&f->source, def, false);
+	struct gw_ram_region r = ram(vm);
+	char *run_dir = strdup(gw_qemu_run_dir(vm));
+	struct pollfd p = { .fd = gw_qemu_pidfd(vm), .events = POLLIN };
+	struct gw_vm *other;
+
+	kill(vm->ops->pid(vm), SIGKILL);
+	assert_int_equal(poll(&p, 1, 10000), 1);
+	vm->ops->free(vm);
+	assert_int_equal(gw_qemu_adopt(&f->source, def, &other, &err), -ESRCH);
+	assert_true(exists(r.path));
+	OK(gw_qemu_sweep(&f->source, def, &err));
+	assert_false(exists(r.path));
+	assert_false(exists(run_dir));
+	free(run_dir);
+	gw_vm_def_free(def);
+}
+
+static void a_qemu_that_does_not_answer_is_adopted_and_destroyed(void **state)
+{
+	struct fixture *f = *state;
+	struct gw_vm_def *def = define(f, "hung", "memory=8M\naccel=tcg\n");
+	struct gw_vm *vm = start(&f->source, def, false);
+	struct gw_ram_region r = ram(vm);
+
+	kill(vm->ops->pid(vm), SIGSTOP);
+	assert_int_equal(vm->ops->pause(vm, gw_deadline_in(100 * GW_NS_PER_MS), &err), -ETIMEDOUT);
+	vm->ops->free(vm);
+	OK(gw_qemu_adopt(&f->source, def, &vm, &err));
+	OK(vm->ops->destroy(vm, &err));
+	assert_false(exists(r.path));
+	vm->ops->free(vm);
+	gw_vm_def_free(def);
+}
+
+static void a_start_that_fails_leaves_nothing_and_says_why(void **state)
+{
+	struct fixture *f = *state;
+	struct gw_vm_def *def = define(f, "broken", "memory=8M\naccel=tcg\n[qemu]\narg=-device\n"
+	                               "arg=no-such-device\n");
+	struct gw_qemu_start how = { .def = def };
+	char path[256];
+	struct gw_vm *vm;
+
+	assert_int_equal(gw_qemu_start(&f->source, &how, soon(), &vm, &err), -ESRCH);
+	assert_non_null(strstr(err.text, "no-such-device"));
+	snprintf(path, sizeof(path), "%s/broken", f->source.run_dir);
+	assert_false(exists(path));
+	OK(gw_qemu_ram_path(&f->source, def, path, sizeof(path), &err));
+	assert_false(exists(path));
+	gw_vm_def_free(def);
+}
+
+/* ---- QEMU dies in the middle ---- */
+
+enum op { OP_PAUSE, OP_RESUME, OP_SAVE, OP_LOAD_WAIT, OP_STATUS, OP_POPULATE, OP_USERFAULTFD, OPS };
+
+struct victim {
+	struct gw_vm *vm;
+	enum op op;
+	int fd, result;
+	struct gw_error err;
+};
+
+static void *run_op(void *arg)
+{
+	struct victim *v = arg;
+	struct gw_vm *vm = v->vm;
+	enum gw_vm_status s = GW_VM_RUNNING;
+	int fd = -1;
+
+	switch (v->op) {
+	case OP_PAUSE:
+		v->result = vm->ops->pause(vm, soon(), &v->err);
+		break;
+	case OP_RESUME:
+		v->result = vm->ops->resume(vm, soon(), &v->err);
+		break;
+	case OP_SAVE:
+		v->result = vm->ops->save_state(vm, v->fd, soon(), &v->err);
+		break;
+	case OP_LOAD_WAIT:
+		v->result = vm->ops->load_wait(vm, soon(), &v->err);
+		break;
+	case OP_STATUS:
+		v->result = vm->ops->status(vm, &s, &v->err);
+		v->result = v->result == 0 && s == GW_VM_DEAD ? -ESRCH : 0;
+		break;
+	case OP_POPULATE:
+		v->result = vm->ops->populate(vm, 4096, 4096, &v->err);
+		break;
+	default:
+		v->result = vm->ops->userfaultfd(vm, &fd, &v->err);
+	}
+	return NULL;
+}
+
+/* QEMU is stopped by a signal, so that the operation is certainly under way when it is killed. */
+static void x1_an_operation_ends_when_qemu_is_killed_in_the_middle(void **state)
+{
+	struct fixture *f = *state;
+
+	for (int op = 0; op < OPS; op++) {
+		struct gw_vm_def *def = define(f, "victim", "memory=8M\naccel=tcg\n");
+		struct gw_vm *vm = start(&f->source, def, op == OP_LOAD_WAIT);
+		struct victim v = { .vm = vm, .op = (enum op)op };
+		struct timespec until;
+		gw_time_ns killed;
+		pthread_t thread;
+		int pair[2];
+
+		assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+		v.fd = pair[0];
+		if (op == OP_LOAD_WAIT)
+			OK(vm->ops->load_begin(vm, pair[1], &err));
+		else if (op == OP_SAVE)
+			OK(vm->ops->pause(vm, soon(), &err));
+		if (op != OP_LOAD_WAIT && op != OP_SAVE)
+			kill(vm->ops->pid(vm), SIGSTOP);
+		pthread_create(&thread, NULL, run_op, &v);
+		clock_gettime(CLOCK_REALTIME, &until);
+		until.tv_nsec += 20000000;
+		until.tv_sec += until.tv_nsec / 1000000000;
+		until.tv_nsec %= 1000000000;
+		if (op != OP_SAVE) /* still under way after 20 ms: it waits for QEMU */
+			assert_int_equal(pthread_timedjoin_np(thread, NULL, &until), ETIMEDOUT);
+		else {
+			struct pollfd p = { .fd = pair[1], .events = POLLIN };
+
+			assert_int_equal(poll(&p, 1, 10000), 1);
+			kill(vm->ops->pid(vm), SIGSTOP);
+		}
+		killed = gw_now_ns();
+		kill(vm->ops->pid(vm), SIGKILL);
+		pthread_join(thread, NULL);
+		assert_true(gw_now_ns() - killed < GW_NS_PER_S);
+		if (op != OP_SAVE || v.result != 0) {
+			assert_int_equal(v.result, -ESRCH);
+			if (op != OP_STATUS)
+				assert_non_null(strstr(v.err.text, "killed by signal 9"));
+		}
+		assert_int_equal(status(vm), GW_VM_DEAD);
+		close(pair[0]);
+		close(pair[1]);
+		end(vm);
+		gw_vm_def_free(def);
+	}
+}
+
+/* ---- facts ---- */
+
+static void x3_facts_of_like_vms_agree_and_differences_are_named(void **state)
+{
+	struct fixture *f = *state;
+	struct gw_vm_def *def = define(f, "facts", "memory=8M\naccel=tcg\n");
+	struct gw_vm *vm = start(&f->source, def, false);
+	json_t *facts, *other, *props;
+
+	OK(gw_qemu_facts(vm, &facts, &err));
+	OK(gw_qemu_facts_compatible(facts, facts, &err));
+	props = json_object_get(facts, "cpu_props");
+	assert_true(json_is_object(props));
+	assert_true(json_is_true(json_object_get(props, "sse2")));
+	other = json_deep_copy(facts);
+	json_object_set_new(json_object_get(other, "cpu_props"), "sse2", json_false());
+	assert_int_equal(gw_qemu_facts_compatible(facts, other, &err), -ENOTSUP);
+	assert_non_null(strstr(err.text, "sse2"));
+	json_decref(other);
+	other = json_deep_copy(facts);
+	json_object_set_new(other, "qemu_version", json_pack("[i,i,i]", 7, 1, 9));
+	assert_int_equal(gw_qemu_facts_compatible(facts, other, &err), -ENOTSUP);
+	assert_non_null(strstr(err.text, "older"));
+	OK(gw_qemu_facts_compatible(other, facts, &err));
+	json_object_set_new(other, "qemu_version", json_incref(json_object_get(facts, "qemu_version")));
+	json_object_set_new(other, "accel", json_string("kvm"));
+	assert_int_equal(gw_qemu_facts_compatible(facts, other, &err), -ENOTSUP);
+	assert_non_null(strstr(err.text, "accelerator"));
+	json_decref(other);
+	json_decref(facts);
+	end(vm);
+	gw_vm_def_free(def);
+}
+
+static void x3_every_reason_against_a_definition_is_listed(void **state)
+{
+	struct fixture *f = *state;
+	struct gw_vm_def *def;
+	json_t *reasons = json_array();
+
+	OK(gw_vm_def_parse("[vm]\nname=x\nmemory=16T\nmachine=pc-q35-99.0\ncpu=NoSuch,+avx\nfirmware=/no/rom\n"
+	                   "pages=thp\n[disk a]\npath=/no/disk\n[nic a]\nbridge=nobr0\n", &def, &err));
+	assert_true(gw_qemu_resolve(&f->source, def, reasons, &err) < 0);
+	assert_int_equal(json_array_size(reasons), 6);
+	assert_non_null(strstr(err.text, "pc-q35-99.0"));
+	json_decref(reasons);
+	gw_vm_def_free(def);
+}
+
+static void a_tap_joins_its_bridge_and_goes_with_the_vm(void **state)
+{
+	struct fixture *f = *state;
+	struct gw_vm_def *def;
+	struct gw_vm *vm;
+
+	if (geteuid() != 0 || access("/dev/net/tun", R_OK | W_OK) < 0 ||
+	    system("ip link add gwtestbr0 type bridge 2>/dev/null") != 0)
+		skip();
+	def = define(f, "net", "memory=8M\naccel=tcg\n[nic a]\nbridge=gwtestbr0\ntap=gwtesttap0\n");
+	vm = start(&f->source, def, false);
+	assert_true(exists("/sys/class/net/gwtestbr0/brif/gwtesttap0"));
+	end(vm);
+	assert_false(exists("/sys/class/net/gwtesttap0"));
+	assert_int_equal(system("ip link del gwtestbr0"), 0);
+	gw_vm_def_free(def);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(n5_device_state_moves_while_paused_and_the_guest_goes_on),
+		cmocka_unit_test(n5_a_small_pc_machine_moves_too),
+		cmocka_unit_test(x5_the_guest_moves_under_kvm),
+		cmocka_unit_test(ram_is_where_the_memory_map_says_and_page_tables_populate),
+		cmocka_unit_test(pausing_twice_and_resuming_twice_is_harmless),
+		cmocka_unit_test(a_vm_without_its_state_is_never_run),
+		cmocka_unit_test(w7_the_source_runs_again_after_its_state_was_saved),
+		cmocka_unit_test(w7_a_save_that_nobody_reads_is_cancelled_within_a_second),
+		cmocka_unit_test(a_damaged_state_is_told_in_qemus_own_words),
+		cmocka_unit_test(an_adopted_vm_is_the_same_vm),
+		cmocka_unit_test(what_a_dead_vm_left_is_swept),
+		cmocka_unit_test(a_qemu_that_does_not_answer_is_adopted_and_destroyed),
+		cmocka_unit_test(a_start_that_fails_leaves_nothing_and_says_why),
+		cmocka_unit_test(x1_an_operation_ends_when_qemu_is_killed_in_the_middle),
+		cmocka_unit_test(x3_facts_of_like_vms_agree_and_differences_are_named),
+		cmocka_unit_test(x3_every_reason_against_a_definition_is_listed),
+		cmocka_unit_test(a_tap_joins_its_bridge_and_goes_with_the_vm),
+	};
+
+	if (!getenv("GODWIT_TEST_SHIM")) {
+		fprintf(stderr, "GODWIT_TEST_SHIM must name libgodwit-shim.so\n");
+		return 2;
+	}
+	return cmocka_run_group_tests(tests, setup, teardown);
+}

@@ -9,6 +9,8 @@
 #include "base/cleanup.h"
 #include "control/routes.h"
 
+#define STOPPING_PAUSE_NS (20 * GW_NS_PER_MS)
+
 struct gw_stream {
 	struct gw_host *host;
 	char job[GW_ROUTE_ARG_MAX + 1];
@@ -110,6 +112,8 @@ static int next(struct gw_stream *s)
 		}
 		if (!job || (s->seq == seq && seq != 0)) {
 			json_decref(job);
+			if (gw_now_ns() < until) /* a host that is being stopped does not let anybody wait */
+				gw_sleep_ns(STOPPING_PAUSE_NS);
 			continue;
 		}
 		json_decref(held);

@@ -180,12 +180,12 @@ const char *gw_progress_bar(char *buf, size_t len, const json_t *job, unsigned w
 	return buf;
 }
 
-void gw_progress_init(struct gw_progress *p, FILE *out, enum gw_progress_mode mode)
+void gw_progress_view_init(struct gw_progress_view *p, FILE *out, enum gw_progress_mode mode)
 {
-	*p = (struct gw_progress){ .out = out, .mode = mode, .pass = -1 };
+	*p = (struct gw_progress_view){ .out = out, .mode = mode, .pass = -1 };
 }
 
-void gw_progress_clear(struct gw_progress *p)
+void gw_progress_view_clear(struct gw_progress_view *p)
 {
 	if (p->line_open)
 		fputs("\r\033[K", p->out);
@@ -204,13 +204,13 @@ static void stamp(FILE *out)
 	fputs(buf, out);
 }
 
-void gw_progress_note(struct gw_progress *p, const char *fmt, ...)
+void gw_progress_view_note(struct gw_progress_view *p, const char *fmt, ...)
 {
 	va_list ap;
 
 	if (p->mode == GW_PROGRESS_JSON)
 		return;
-	gw_progress_clear(p);
+	gw_progress_view_clear(p);
 	if (p->mode == GW_PROGRESS_PLAIN)
 		stamp(p->out);
 	va_start(ap, fmt);
@@ -220,7 +220,7 @@ void gw_progress_note(struct gw_progress *p, const char *fmt, ...)
 	fflush(p->out);
 }
 
-static void update_plain(struct gw_progress *p, const json_t *job, gw_time_ns now)
+static void update_plain(struct gw_progress_view *p, const json_t *job, gw_time_ns now)
 {
 	int64_t pass = gw_json_int(json_object_get(job, "progress"), "pass", 0);
 	bool changed = strcmp(p->state, gw_json_text(job, "state")) || pass != p->pass;
@@ -235,7 +235,7 @@ static void update_plain(struct gw_progress *p, const json_t *job, gw_time_ns no
 	p->shown_at = now;
 }
 
-void gw_progress_update(struct gw_progress *p, const json_t *job, unsigned width, gw_time_ns now)
+void gw_progress_view_update(struct gw_progress_view *p, const json_t *job, unsigned width, gw_time_ns now)
 {
 	char buf[1024];
 

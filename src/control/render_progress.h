@@ -15,7 +15,7 @@ enum gw_progress_mode {
 	GW_PROGRESS_JSON,     /* each Job as one line of JSON */
 };
 
-struct gw_progress {
+struct gw_progress_view {
 	FILE *out;
 	enum gw_progress_mode mode;
 	bool line_open;      /* a line without its end stands on the terminal */
@@ -24,16 +24,16 @@ struct gw_progress {
 	gw_time_ns shown_at; /* monotonic; 0: never */
 };
 
-void gw_progress_init(struct gw_progress *p, FILE *out, enum gw_progress_mode mode);
+void gw_progress_view_init(struct gw_progress_view *p, FILE *out, enum gw_progress_mode mode);
 
 /* `width`: columns of the terminal, 0 for not known. `now`: monotonic. */
-void gw_progress_update(struct gw_progress *p, const json_t *job, unsigned width, gw_time_ns now);
+void gw_progress_view_update(struct gw_progress_view *p, const json_t *job, unsigned width, gw_time_ns now);
 
 /* Prints a sentence without tearing the line apart. Not shown in JSON mode. */
-void gw_progress_note(struct gw_progress *p, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void gw_progress_view_note(struct gw_progress_view *p, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /* Removes the open line from the terminal, so that other output can follow. */
-void gw_progress_clear(struct gw_progress *p);
+void gw_progress_view_clear(struct gw_progress_view *p);
 
 /* "copying pass 2: 1.20 GiB sent, 310 MiB left, ...". Returns buf. */
 const char *gw_progress_text(char *buf, size_t len, const json_t *job);

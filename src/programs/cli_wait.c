@@ -27,7 +27,7 @@
 struct wait {
 	struct cli *cli;
 	struct gw_http_client *client;
-	struct gw_progress progress;
+	struct gw_progress_view progress;
 	json_t *job;             /* the newest */
 	const char *id, *vm;     /* of the first; owned by the caller's job */
 	int signal_fd;
@@ -54,13 +54,13 @@ static void take(struct wait *w, const json_t *job)
 {
 	w->heard_at = gw_now_ns();
 	if (w->lost)
-		gw_progress_note(&w->progress, "godwitd is back");
+		gw_progress_view_note(&w->progress, "godwitd is back");
 	w->lost = false;
 	if (w->job && json_equal(w->job, (json_t *)job))
 		return; /* a stream begins with what the request's answer has shown already */
 	json_decref(w->job);
 	w->job = json_incref((json_t *)job);
-	gw_progress_update(&w->progress, job, terminal_width(), w->heard_at);
+	gw_progress_view_update(&w->progress, job, terminal_width(), w->heard_at);
 }
 
 static int on_event(void *ctx, const json_t *data)
@@ -75,7 +75,7 @@ static int on_event(void *ctx, const json_t *data)
 
 static int leave(struct wait *w)
 {
-	gw_progress_clear(&w->progress);
+	gw_progress_view_clear(&w->progress);
 	return cli_fail(CLI_USAGE, "stopped waiting; the migration of %s goes on ('godwit wait %s' shows it)", w->vm,
 	                w->id);
 }
@@ -87,16 +87,16 @@ static void cancel(struct wait *w)
 	struct gw_error err = GW_ERROR_INIT;
 	int r;
 
-	gw_progress_note(&w->progress, "cancelling the migration of %s (Ctrl-C again leaves it running)", w->vm);
-	r = path ? gw_http_call(w->client, "POST", path, NULL, GW_HTTP_CALL_TIMEOUT_NS, &answer, &err) : -ENOMEM;
+	gw_progress_view_note(&w->progress, "cancelling the migration of %s (Ctrl-C again leaves it running)", w->vm);
+	r = path ? gw_http_call(w->client, "POST", path, NULL, CLI_CANCEL_TIMEOUT_NS, &answer, &err) : -ENOMEM;
 	err.code = r;
 	if (r == 0) {
 		w->cancelled = true;
 		take(w, answer.json);
 	} else if (r == -EALREADY) {
-		gw_progress_note(&w->progress, "too late to cancel: the move is decided and will complete");
+		gw_progress_view_note(&w->progress, "too late to cancel: the move is decided and will complete");
 	} else if (r != -EINTR) {
-		gw_progress_note(&w->progress, "could not cancel: %s", gw_error_text(&err));
+		gw_progress_view_note(&w->progress, "could not cancel: %s", gw_error_text(&err));
 	}
 	json_decref(answer.json);
 }
@@ -122,7 +122,7 @@ static int job_gone(struct wait *w)
 	bool found, runs;
 	int r;
 
-	gw_progress_clear(&w->progress);
+	gw_progress_view_clear(&w->progress);
 	r = cli_get(w->cli, "vms", w->vm, &found, &vm);
 	if (r != CLI_DONE)
 		return r;
@@ -156,12 +156,12 @@ static int reconnect(struct wait *w)
 	if (answer.status == 404)
 		return job_gone(w);
 	if (gw_now_ns() - w->heard_at > RECONNECT_NS) {
-		gw_progress_clear(&w->progress);
+		gw_progress_view_clear(&w->progress);
 		return cli_fail(CLI_USAGE, "lost godwitd for %lld s, the migration of %s may go on without it: %s",
 		                RECONNECT_NS / GW_NS_PER_S, w->vm, gw_error_text(&err));
 	}
 	if (!w->lost)
-		gw_progress_note(&w->progress, "lost godwitd, trying again for %lld s", RECONNECT_NS / GW_NS_PER_S);
+		gw_progress_view_note(&w->progress, "lost godwitd, trying again for %lld s", RECONNECT_NS / GW_NS_PER_S);
 	w->lost = true;
 	return -1;
 }
@@ -206,7 +206,7 @@ static int conclude(struct wait *w)
 	const json_t *report = json_object_get(w->job, "report");
 	char sentence[GW_ERROR_TEXT_MAX + 512];
 
-	gw_progress_clear(&w->progress);
+	gw_progress_view_clear(&w->progress);
 	if (code == CLI_DONE && !strcmp(gw_json_text(w->job, "state"), "done")) {
 		if (!w->cli->json)
 			gw_render_outcome(stdout, w->job);
@@ -244,7 +244,7 @@ int cli_wait_job(struct cli *cli, const json_t *job, bool cancel_on_interrupt)
 	w.client = cli_connect(cli, signal_fd);
 	if (!w.client)
 		return CLI_USAGE;
-	gw_progress_init(&w.progress, stdout, mode_of(cli));
+	gw_progress_view_init(&w.progress, stdout, mode_of(cli));
 	take(&w, job);
 	code = follow(&w);
 	if (code < 0)

@@ -44,11 +44,13 @@ int cmd_cancel(struct cli *cli)
 	if (r != CLI_DONE)
 		return r;
 	path = gw_http_path("/v1/jobs/", id, "/cancel");
-	r = cli_call(cli, "POST", path, NULL, GW_HTTP_CALL_TIMEOUT_NS, &job);
+	r = cli_call(cli, "POST", path, NULL, CLI_CANCEL_TIMEOUT_NS, &job);
 	if (r != CLI_DONE)
 		return r;
 	if (cli->json)
 		cli_print_json(job);
+	else if (!gw_json_bool(job, "final"))
+		printf("%s is being cancelled but has not ended yet ('godwit wait %s' shows it)\n", id, id);
 	else
 		printf("%s\n", gw_outcome_sentence(sentence, sizeof(sentence), job));
 	json_decref(job);

@@ -218,15 +218,15 @@ static void the_progress_bar_never_exceeds_its_width_and_keeps_what_matters(void
 static void a_terminal_gets_one_line_redrawn_and_removed(void **state)
 {
 	json_t *job = fake_job("m-1", "beta", 3, false);
-	struct gw_progress progress;
+	struct gw_progress_view progress;
 	struct page p;
 
 	page_open(&p);
-	gw_progress_init(&progress, p.out, GW_PROGRESS_TERMINAL);
-	gw_progress_update(&progress, job, 80, 1);
-	gw_progress_update(&progress, job, 0, 2);
-	gw_progress_note(&progress, "a note of %d words", 5);
-	gw_progress_clear(&progress);
+	gw_progress_view_init(&progress, p.out, GW_PROGRESS_TERMINAL);
+	gw_progress_view_update(&progress, job, 80, 1);
+	gw_progress_view_update(&progress, job, 0, 2);
+	gw_progress_view_note(&progress, "a note of %d words", 5);
+	gw_progress_view_clear(&progress);
 	page_close(&p);
 	assert_int_equal(p.text[0], '\r');
 	contains(p.text, "\r\033[Ka note of 5 words\n");
@@ -248,18 +248,18 @@ static void elsewhere_lines_come_at_changes_and_once_a_second(void **state)
 {
 	json_t *copying = fake_job("m-1", "beta", 3, false), *next = fake_job("m-1", "beta", 4, false);
 	json_t *switching = fake_job("m-1", "beta", 5, false);
-	struct gw_progress progress;
+	struct gw_progress_view progress;
 	struct page p;
 	int i;
 
 	page_open(&p);
-	gw_progress_init(&progress, p.out, GW_PROGRESS_PLAIN);
+	gw_progress_view_init(&progress, p.out, GW_PROGRESS_PLAIN);
 	for (i = 0; i < 20; i++) /* 1.9 s in steps of 0.1 s: the first, and the one a second later */
-		gw_progress_update(&progress, copying, 0, GW_NS_PER_S + i * 100 * GW_NS_PER_MS);
+		gw_progress_view_update(&progress, copying, 0, GW_NS_PER_S + i * 100 * GW_NS_PER_MS);
 	fflush(p.out);
 	assert_int_equal(lines(p.text), 2);
-	gw_progress_update(&progress, next, 0, 3 * GW_NS_PER_S);
-	gw_progress_update(&progress, switching, 0, 3 * GW_NS_PER_S + 1);
+	gw_progress_view_update(&progress, next, 0, 3 * GW_NS_PER_S);
+	gw_progress_view_update(&progress, switching, 0, 3 * GW_NS_PER_S + 1);
 	fflush(p.out);
 	assert_int_equal(lines(p.text), 4);
 	page_close(&p);
@@ -277,14 +277,14 @@ static void elsewhere_lines_come_at_changes_and_once_a_second(void **state)
 static void json_progress_is_one_object_per_line_and_nothing_else(void **state)
 {
 	json_t *job = fake_job("m-1", "beta", 3, false), *again;
-	struct gw_progress progress;
+	struct gw_progress_view progress;
 	struct page p;
 
 	page_open(&p);
-	gw_progress_init(&progress, p.out, GW_PROGRESS_JSON);
-	gw_progress_note(&progress, "not for machines");
-	gw_progress_update(&progress, job, 0, 1);
-	gw_progress_clear(&progress);
+	gw_progress_view_init(&progress, p.out, GW_PROGRESS_JSON);
+	gw_progress_view_note(&progress, "not for machines");
+	gw_progress_view_update(&progress, job, 0, 1);
+	gw_progress_view_clear(&progress);
 	page_close(&p);
 	assert_int_equal(lines(p.text), 1);
 	again = json_loads(p.text, 0, NULL);

@@ -27,6 +27,7 @@ class Result:
     kept_after: float = None        # the same in the second after the switch
     work_after_Bps: float = None    # dirtied in the first 100 ms after the switch
     extra_memory_bytes: int = None  # peak above guest RAM on both sides and what the source had before
+    daemon_bytes: int = None        # Godwit: the larger daemon's private memory at its peak
     errors: int = None              # the guest's own check
     note: str = ""
 
@@ -67,6 +68,7 @@ class MemorySampler:
 
     def __init__(self, pids, files):
         self.pids, self.files = pids, files
+        self.peak_of = {}  # private memory of each process
         self.before = self._now()
         self.peak = self.before
         self.stopped = threading.Event()
@@ -74,7 +76,12 @@ class MemorySampler:
         self.thread.start()
 
     def _now(self):
-        return sum(map(rss_anon, self.pids())) + sum(map(file_bytes, self.files()))
+        total = sum(map(file_bytes, self.files()))
+        for pid in self.pids():
+            anon = rss_anon(pid)
+            self.peak_of[pid] = max(self.peak_of.get(pid, 0), anon)
+            total += anon
+        return total
 
     def _run(self):
         while not self.stopped.wait(SAMPLE_S):

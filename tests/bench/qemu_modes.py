@@ -210,6 +210,8 @@ class Guest:
         status = source.qmp.wait_migration(("completed", "failed"), 20)
         if status != "completed":
             raise RuntimeError("the floor's hand-over failed")
+        target.qmp.wait_migration(("completed",), 20)
+        target.qmp.execute("cont")
         return True
 
     def close(self):

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What must hold of every move of a VM, whatever the guest does."""
+import threading
+
+from . import ram
+from .farm import move, wait_beating
+from .wait import wait_for
+
+
+class BothPaused:
+    """Holds the source's daemon at a point where both copies are whole and paused, and compares the two
+    RAM files from outside. Armed before the daemon starts; works for every migration from then on."""
+
+    POINT = "source-ready-received"
+
+    def __init__(self, host):
+        self.host = host
+        self.path = host.folder / "both-paused"
+        host.faults = f"{self.POINT}=hold:{self.path}"
+
+    @property
+    def reached(self):
+        return self.path.with_name("both-paused.reached")
+
+    @property
+    def go(self):
+        return self.path.with_name("both-paused.go")
+
+    def compare(self, vm, target, done):
+        """Waits for the point, compares, lets go; gwramcmp's answer, or None when the move ended first."""
+        try:
+            wait_for(lambda: self.reached.exists() or done.is_set(), 120, "both copies are paused")
+            if not self.reached.exists():
+                return None
+            (mine,), (theirs,) = self.host.ram_files(vm), target.ram_files(vm)
+            return ram.compare(mine, theirs)
+        finally:
+            self.go.touch()
+
+    def reset(self):
+        for path in (self.reached, self.go):
+            path.unlink(missing_ok=True)
+
+
+def compared_move(farm, vm, source, target, hold, *options):
+    """A move during which the two RAM files are compared byte for byte from outside."""
+    hold.reset()
+    done = threading.Event()
+    outcome = {}
+
+    def run():
+        try:
+            outcome["move"] = move(farm, vm, source, target, *options)
+        except BaseException as e:  # handed on below
+            outcome["error"] = e
+        finally:
+            done.set()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        difference = hold.compare(vm, farm[target], done)
+    finally:
+        thread.join()
+    if "error" in outcome:
+        raise outcome["error"]
+    assert difference is not None, "the migration ended without both copies having stood paused"
+    assert difference["different"] == 0, f"RAM differs: {difference}"
+    assert difference["compared"] > 0
+    return outcome["move"]
+
+
+def assert_done(job, verified=False):
+    assert job["state"] == "done" and job["final"], job
+    assert job["vm_is"] == "there", job
+    if verified:
+        assert job["report"]["verify"]["equal"] is True, job["report"]["verify"]
+        assert job["report"]["verify"]["different_pages"] == 0
+
+
+def assert_moved_once(farm, vm, beats, begin_ns, source, target):
+    """The guest beats at the target, never again at the source (X1), its own checks are clean, and the
+    source is free (N9). Returns the switch as the heartbeats saw it."""
+    wait_beating(beats, farm.index(target))
+    trace = beats.update()
+    switches = [s for s in trace.switches() if s.first.host_ns > begin_ns]
+    assert len(switches) == 1, f"the guest was seen to change hosts {len(switches)} times"
+    assert (switches[0].from_source, switches[0].to_source) == (farm.index(source), farm.index(target))
+    assert not trace.backward_steps(), f"the guest went back in time: {trace.backward_steps()[:3]}"
+    assert trace.errors() == 0, f"the guest found {trace.errors()} broken pages"
+    assert farm[target].has_running(vm)
+    assert vm not in farm[source].vms()
+    farm.wait_clean(vm, target)
+    return switches[0]

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Requests that cannot be met: one clear sentence, the right exit code, an untouched source."""
+import subprocess
+
+import pytest
+
+from harness import definition
+from harness.farm import move, wait_beating
+
+FAILED, USAGE = 1, 2
+
+
+@pytest.fixture
+def guest(farm):
+    """A small VM at `a`; afterwards it must still run there and `b` must be clean."""
+    farm["a"].start_vm(definition.firmware("guest", "hot"))
+    yield farm
+    assert farm["a"].has_running("guest")
+    assert farm["b"].leftovers("guest") == []
+
+
+def refused(host, code, *args):
+    """Runs a command that must fail; its one sentence."""
+    done = host.godwit(*args, check=False)
+    assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
+    lines = [line for line in done.stderr.splitlines() if line.startswith("godwit:")]
+    assert len(lines) == 1, done.stderr
+    return lines[0]
+
+
+def test_N1_unknown_vm_is_named(guest):
+    assert "nosuch" in refused(guest["a"], USAGE, "migrate", "nosuch", "--to", "b")
+
+
+def test_N1_unknown_host_is_named(guest):
+    assert "nowhere" in refused(guest["a"], USAGE, "migrate", "guest", "--to", "nowhere")
+
+
+def test_N2_target_that_does_not_answer_leaves_the_source_untouched(guest):
+    guest["b"].stop()
+    assert "b" in refused(guest["a"], FAILED, "migrate", "guest", "--to", "b")
+    guest["b"].start()
+
+
+def test_N2_target_that_has_the_vm_already_refuses(farm):
+    text = definition.firmware("guest", "hot")
+    farm["a"].start_vm(text)
+    farm["b"].start_vm(text)
+    assert "guest" in refused(farm["a"], FAILED, "migrate", "guest", "--to", "b")
+    assert farm["a"].has_running("guest") and farm["b"].has_running("guest")
+
+
+def test_X3_dry_run_touches_nothing_and_names_the_reason(farm):
+    text = definition.firmware("guest", "hot")
+    farm["a"].start_vm(text)
+    answer = farm["a"].godwit_json("migrate", "guest", "--to", "b", "--dry-run")
+    assert answer["possible"] is True and answer["reasons"] == []
+    farm["b"].start_vm(text)
+    done = farm["a"].godwit("migrate", "guest", "--to", "b", "--dry-run", check=False)
+    assert done.returncode == FAILED
+    assert farm["a"].has_running("guest") and farm["b"].has_running("guest")
+
+
+@pytest.mark.parametrize("garbage", [b"GET / HTTP/1.0\r\n\r\n", b"\0" * 65536, b"\xff" * 7, b""],
+                         ids=["http", "zeros", "short", "nothing"])
+def test_N2_garbage_on_the_migration_port_does_no_harm(guest, garbage):
+    # This process is outside of the namespaces: a helper inside sends for it.
+    host = guest["b"]
+    script = ("import socket,sys; s=socket.create_connection((sys.argv[1], int(sys.argv[2])), 5);"
+              "s.sendall(bytes.fromhex(sys.argv[3])); s.close()")
+    subprocess.run(guest["a"].space.command(
+        ["/usr/bin/python3", "-c", script, host.space.address, host.port, garbage.hex()]), check=False, timeout=20)
+    assert host.process.poll() is None
+    job, _, _ = move(guest, "guest", "a", "b")
+    assert job["state"] == "done"
+    move(guest, "guest", "b", "a")
+
+
+def test_N4_link_that_is_cut_while_copying_leaves_the_source_running(make_farm):
+    farm = make_farm(rate=200_000_000)
+    farm["a"].start_vm(definition.linux("guest", load="128M"))
+    with farm.beats("guest") as beats:
+        wait_beating(beats, 0, timeout=60)
+        job = farm["a"].godwit_json("migrate", "guest", "--to", "b", "--detach")
+        wait_beating(beats, 0, count=1000)
+        farm["a"].space.cut()
+        done = farm["a"].godwit("wait", job["id"], check=False, timeout=90)
+        assert done.returncode == FAILED, done.stderr
+        wait_beating(beats, 0)
+        assert not beats.update().switches()
+        assert farm["a"].has_running("guest")
+        farm["a"].space.restore()
+        farm.wait_clean("guest", "a", timeout=60)

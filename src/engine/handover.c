@@ -103,7 +103,6 @@ static bool is_aborted(const struct gw_source_machine *m)
 
 static const struct source_row source_rows[] = {
 	{ S(IDLE), E(START), NULL, S(BEGIN), DO(RECORD_BEGIN), 0 },
-	{ S(IDLE), E(RESTARTED_RUNS), NULL, S(ABORT), DO(CANCEL_SAVE) | DO(RECORD_ABORT), MARK_STOPPED },
 	{ S(IDLE), E(RESTARTED_BEGIN), NULL, S(ABORT), DO(CANCEL_SAVE) | DO(RECORD_ABORT), MARK_STOP },
 	{ S(IDLE), E(RESTARTED_ABORT), NULL, S(ABORT), DO(CANCEL_SAVE) | DO(RECORD_ABORT),
 	  MARK_STOP | MARK_TRIED },
@@ -151,8 +150,6 @@ static const struct source_row source_rows[] = {
 	  MARK_ABORTED },
 	{ S(ABORT), E(RECORDED), undecided, S(ABORTED), DO(SEND_ABORT), MARK_ABORTED },
 	{ S(ABORT), E(RECORD_FAILED), undecided_and_whole, S(UNKNOWN), DO(ALARM), 0 },
-	{ S(ABORT), E(RECORD_FAILED), undecided_and_stopped, S(ABORT), DO(RESUME) | DO(SEND_ABORT),
-	  MARK_ABORTED },
 	{ S(ABORT), E(RECORD_FAILED), undecided, S(ABORTED), DO(SEND_ABORT), MARK_ABORTED },
 	{ S(ABORT), E(RESUMED), is_aborted, S(ABORTED), 0, 0 },
 	{ S(ABORT), E(RUNNING), NULL, S(ABORT), DO(ALARM), 0 },
@@ -257,7 +254,6 @@ static const char *const source_event_names[GW_SOURCE_EV_COUNT] = {
 	[E(RESTARTED_ABORT)] = "restarted-abort",
 	[E(RESTARTED_LOST)] = "restarted-lost",
 	[E(VM_LOST)] = "vm-lost",
-	[E(RESTARTED_RUNS)] = "restarted-runs",
 };
 
 const char *gw_source_event_name(enum gw_source_event e)

@@ -34,7 +34,7 @@ enum gw_source_state {
 	GW_SOURCE_DONE,      /* target runs and said so; the copy here is destroyed */
 	GW_SOURCE_ABORT,     /* undoing: cancel, wait for its end, ABORT durable, resume */
 	GW_SOURCE_ABORTED,   /* runs here, as before */
-	GW_SOURCE_UNKNOWN,   /* the store failed after the stop: paused, RETRY or an operator decides */
+	GW_SOURCE_UNKNOWN,   /* the store failed after the stop: nothing moves until RETRY */
 	GW_SOURCE_STATE_COUNT,
 };
 
@@ -51,12 +51,11 @@ enum gw_source_event {
 	GW_SOURCE_EV_RESUMED,       /* undo complete: the guest runs here, or its VMM is dead for good */
 	GW_SOURCE_EV_TARGET_LOST,   /* target said FAILED, or that it knows no such migration */
 	GW_SOURCE_EV_RETRY,         /* in UNKNOWN: the store may work again; try to decide once more */
-	GW_SOURCE_EV_RESTARTED_BEGIN,  /* the daemon came back, found the record undecided, guest paused */
+	GW_SOURCE_EV_RESTARTED_BEGIN,  /* the daemon came back and found the VM, the record undecided, */
 	GW_SOURCE_EV_RESTARTED_COMMIT, /* ... saying COMMIT, whatever is left here, */
 	GW_SOURCE_EV_RESTARTED_ABORT,  /* ... saying ABORT with the guest not running */
 	GW_SOURCE_EV_RESTARTED_LOST,   /* ... undecided, and no VMM left here (host crash): not ABORT,
 	                                * the target may hold the only whole image */
-	GW_SOURCE_EV_RESTARTED_RUNS,   /* ... undecided, and the guest runs (so it was never stopped) */
 	GW_SOURCE_EV_VM_LOST,       /* the VMM process here is gone for certain */
 	GW_SOURCE_EV_COUNT,
 };

@@ -167,7 +167,7 @@ void sim_source_restart(struct sim_world *w)
 {
 	static const int undecided[] = {
 		[VM_PAUSED] = GW_SOURCE_EV_RESTARTED_BEGIN,
-		[VM_RUNS] = GW_SOURCE_EV_RESTARTED_RUNS,
+		[VM_RUNS] = GW_SOURCE_EV_RESTARTED_BEGIN,
 		[VM_DEAD] = GW_SOURCE_EV_RESTARTED_LOST,
 	};
 

@@ -182,9 +182,6 @@ static void test_source_restarts(void **state)
 		    { SE(RECORD_FAILED), S(UNKNOWN), SD(ALARM) });
 
 	m = (struct gw_source_machine){ 0 };
-	WALK_SOURCE(&m, { SE(RESTARTED_RUNS), S(ABORT), UNDO }, { SE(RECORD_FAILED), S(ABORT), BACK });
-
-	m = (struct gw_source_machine){ 0 };
 	WALK_SOURCE(&m, { SE(RESTARTED_ABORT), S(ABORT), UNDO }, { SE(RECORDED), S(ABORT), BACK },
 		    { SE(RESUMED), S(ABORTED), 0 });
 

@@ -81,6 +81,8 @@ void gw_host_drop_vm(struct gw_host *h, struct gw_host_vm *v, bool forget)
 			break;
 		}
 	}
+	while (v->pins)
+		pthread_cond_wait(&h->changed, &h->lock);
 	if (forget) {
 		int r = gw_remove_tree(v->dir);
 

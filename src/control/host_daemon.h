@@ -14,6 +14,9 @@ int gw_host_new(const struct gw_config *config, uint16_t port, struct gw_host **
 int gw_host_watch_fd(struct gw_host *h);
 void gw_host_vm_ended(struct gw_host *h);
 
+/* Once a second or so: cancels jobs whose time is over. */
+void gw_host_tick(struct gw_host *h);
+
 /* A connection from another host; takes the fd. Returns at once. */
 void gw_host_connection(struct gw_host *h, int fd);
 

@@ -34,6 +34,7 @@ struct gw_host_vm {
 	/* protected by the host's lock */
 	enum gw_busy busy;
 	bool ended;              /* its process is gone */
+	unsigned pins;           /* somebody talks to `vm` without the lock: drop waits */
 	struct gw_vm *vm;        /* NULL while starting, or when its process was not there any more */
 	struct gw_journal *journal;
 	struct gw_record record; /* newest */
@@ -42,6 +43,13 @@ struct gw_host_vm {
 	double started;
 	char note[300];
 	struct gw_host_vm *next;
+};
+
+/* An incoming migration that other connections may be about: alive while somebody uses it. */
+struct gw_host_in {
+	struct gw_in *in;
+	unsigned users; /* protected by the host's lock */
+	struct gw_host_in *next;
 };
 
 #define GW_JOB_ID_MAX 24
@@ -60,7 +68,7 @@ struct gw_job {
 	uint64_t seq;
 	uint64_t shown_bytes; /* progress at the last tick */
 	json_t *final;       /* Job as it ended */
-	pthread_t thread;
+	gw_time_ns deadline; /* then it is cancelled; GW_TIME_NEVER for none */
 	struct gw_job *next;
 };
 
@@ -77,6 +85,7 @@ struct gw_host {
 	/* protected by lock */
 	struct gw_host_vm *vms;
 	struct gw_job *jobs; /* newest first */
+	struct gw_host_in *ins;
 	unsigned n_jobs, n_threads;
 };
 
@@ -86,7 +95,6 @@ int gw_host_add_vm(struct gw_host *h, const struct gw_vm_def *def, struct gw_hos
 /* Takes it out of the table, frees it, and removes its state folder when `forget`. */
 void gw_host_drop_vm(struct gw_host *h, struct gw_host_vm *v, bool forget);
 void gw_host_watch_vm(struct gw_host *h, struct gw_host_vm *v);
-json_t *gw_host_vm_json(struct gw_host *h, struct gw_host_vm *v); /* lock not held: asks QEMU */
 int gw_host_save_definition(struct gw_host_vm *v, struct gw_error *err); /* lock not held */
 /* Runs fn(arg) in a detached thread that the host's stop waits for. Lock not held. */
 int gw_host_thread(struct gw_host *h, void *(*fn)(void *), void *arg);

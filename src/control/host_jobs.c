@@ -267,6 +267,16 @@ int gw_host_job_cancel(struct gw_host *h, const char *id, struct gw_error *err)
 	return 0;
 }
 
+void gw_host_tick(struct gw_host *h)
+{
+	gw_time_ns now = gw_now_ns();
+
+	GW_LOCKED(&h->lock);
+	for (struct gw_job *j = h->jobs; j; j = j->next)
+		if (!j->final && j->out && now > j->deadline && !j->timed_out && gw_out_cancel(j->out) == 0)
+			j->timed_out = true;
+}
+
 /* The store. */
 
 static void load_one(struct gw_host *h, const char *path)

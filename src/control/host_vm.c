@@ -14,43 +14,44 @@
 static const char *const accel_names[] = { "auto", "kvm", "tcg" };
 static const char *const backing_names[] = { "4k", "thp", "hugetlb" };
 
-static const char *state_word(const struct gw_host_vm *v)
-{
-	enum gw_vm_status status;
+static const char *const busy_words[] = {
+	[GW_BUSY_STARTING] = "starting",
+	[GW_BUSY_OUTGOING] = "migrating",
+	[GW_BUSY_INCOMING] = "incoming",
+};
 
-	switch (v->busy) {
-	case GW_BUSY_STARTING:
-		return "starting";
-	case GW_BUSY_INCOMING:
-		return "incoming";
-	case GW_BUSY_OUTGOING:
-		return "migrating";
-	case GW_IDLE_VM:
-	case GW_BUSY_STOPPING:
-		break;
-	}
-	if (v->ended || !v->vm || v->vm->ops->status(v->vm, &status, NULL) < 0)
-		return "dead";
-	switch (status) {
-	case GW_VM_RUNNING:
-		return "running";
-	case GW_VM_PAUSED:
-	case GW_VM_SAVED:
-		return "paused";
-	case GW_VM_INCOMING:
-		return "incoming";
-	case GW_VM_SHUTDOWN:
-		return "shutdown";
-	case GW_VM_FAILED:
-		return "failed";
-	case GW_VM_DEAD:
-		break;
-	}
-	return "dead";
+static const char *const status_words[] = {
+	[GW_VM_RUNNING] = "running", [GW_VM_PAUSED] = "paused",     [GW_VM_INCOMING] = "incoming",
+	[GW_VM_SAVED] = "paused",    [GW_VM_SHUTDOWN] = "shutdown", [GW_VM_FAILED] = "failed",
+	[GW_VM_DEAD] = "dead",
+};
+
+static const char *state_word(const struct gw_host_vm *v, enum gw_vm_status status)
+{
+	if (v->busy < GW_ARRAY_SIZE(busy_words) && busy_words[v->busy])
+		return busy_words[v->busy];
+	return v->ended || !v->vm ? "dead" : status_words[status];
 }
 
-/* Called with the lock held: the state of an idle VM is one QMP question. */
-json_t *gw_host_vm_json(struct gw_host *h, struct gw_host_vm *v)
+/* What QEMU says, asked without the lock (it may hang); the VM is pinned meanwhile. */
+static enum gw_vm_status ask_status(struct gw_host *h, struct gw_host_vm *v)
+{
+	enum gw_vm_status status = GW_VM_DEAD;
+
+	if (!v->vm || v->ended || v->busy != GW_IDLE_VM)
+		return status;
+	v->pins++;
+	pthread_mutex_unlock(&h->lock);
+	if (v->vm->ops->status(v->vm, &status, NULL) < 0)
+		status = GW_VM_FAILED;
+	pthread_mutex_lock(&h->lock);
+	v->pins--;
+	pthread_cond_broadcast(&h->changed);
+	return status;
+}
+
+/* Lock held. Before any answer of ask_status() is used the VM must be looked up again: it may have been dropped. */
+static json_t *vm_json(const struct gw_host_vm *v, enum gw_vm_status status)
 {
 	const char *run = v->vm ? gw_qemu_run_dir(v->vm) : "";
 	json_t *channels = json_object(), *j;
@@ -62,7 +63,7 @@ json_t *gw_host_vm_json(struct gw_host *h, struct gw_host_vm *v)
 	}
 	snprintf(path, sizeof(path), "%s/console.sock", run);
 	j = json_pack("{s:s, s:s, s:s, s:I, s:i, s:s, s:s, s:s, s:i, s:I, s:s, s:s, s:o, s:f, s:s}", "name", v->name, "uuid",
-	              v->def->uuid, "state", state_word(v), "memory_bytes", (json_int_t)v->def->memory_bytes, "cpus",
+	              v->def->uuid, "state", state_word(v, status), "memory_bytes", (json_int_t)v->def->memory_bytes, "cpus",
 	              (int)v->def->cpus, "accel", accel_names[v->def->accel], "machine",
 	              v->def->machine ? v->def->machine : "", "backing", backing_names[v->def->backing], "pid",
 	              v->vm && !v->ended ? (int)v->vm->ops->pid(v->vm) : 0, "epoch", (json_int_t)v->record.epoch, "run_dir",
@@ -74,10 +75,25 @@ json_t *gw_host_vm_json(struct gw_host *h, struct gw_host_vm *v)
 int gw_host_vm_list(struct gw_host *h, json_t **ret, struct gw_error *err)
 {
 	json_t *a = json_array();
+	char (*names)[GW_VM_NAME_MAX + 1] = NULL;
+	size_t n = 0;
 
 	GW_LOCKED(&h->lock);
 	for (struct gw_host_vm *v = h->vms; v; v = v->next)
-		json_array_append_new(a, gw_host_vm_json(h, v));
+		n++;
+	names = calloc(n + 1, sizeof(*names));
+	n = 0;
+	for (struct gw_host_vm *v = h->vms; v && names; v = v->next)
+		memcpy(names[n++], v->name, sizeof(v->name));
+	while (n--) { /* the table may change while one is asked */
+		struct gw_host_vm *v = gw_host_find_vm(h, names[n]);
+		enum gw_vm_status status = v ? ask_status(h, v) : GW_VM_DEAD;
+
+		v = gw_host_find_vm(h, names[n]);
+		if (v)
+			json_array_append_new(a, vm_json(v, status));
+	}
+	free(names);
 	*ret = a;
 	return 0;
 }
@@ -89,13 +105,18 @@ static int no_such_vm(const char *name, struct gw_error *err)
 
 int gw_host_vm_show(struct gw_host *h, const char *name, json_t **ret, struct gw_error *err)
 {
+	enum gw_vm_status status;
 	struct gw_host_vm *v;
 
 	GW_LOCKED(&h->lock);
 	v = gw_host_find_vm(h, name);
 	if (!v)
 		return no_such_vm(name, err);
-	*ret = gw_host_vm_json(h, v);
+	status = ask_status(h, v);
+	v = gw_host_find_vm(h, name);
+	if (!v)
+		return no_such_vm(name, err);
+	*ret = vm_json(v, status);
 	return 0;
 }
 
@@ -187,7 +208,7 @@ int gw_host_vm_start(struct gw_host *h, const char *definition, json_t **ret, st
 	v->busy = GW_IDLE_VM;
 	gw_host_watch_vm(h, v);
 	gw_log_info(v->name, "started, pid %d", (int)vm->ops->pid(vm));
-	*ret = gw_host_vm_json(h, v);
+	*ret = vm_json(v, GW_VM_RUNNING);
 	return 0;
 }
 

@@ -118,7 +118,8 @@ static int transfer_init(struct transfer *t, struct gw_http_client *c, const cha
 	curl_easy_setopt(t->easy, CURLOPT_PATH_AS_IS, 1L); /* a VM called ".." is not the folder above */
 	curl_easy_setopt(t->easy, CURLOPT_NOSIGNAL, 1L);
 	curl_easy_setopt(t->easy, CURLOPT_CUSTOMREQUEST, method);
-	curl_easy_setopt(t->easy, CURLOPT_CONNECTTIMEOUT_MS, (long)(GW_HTTP_CONNECT_TIMEOUT_NS / GW_NS_PER_MS));
+	curl_easy_setopt(t->easy, CURLOPT_CONNECTTIMEOUT_MS,
+	                 (long)(GW_HTTP_CONNECT_TIMEOUT_NS / GW_NS_PER_MS));
 	curl_easy_setopt(t->easy, CURLOPT_ERRORBUFFER, t->reason);
 	curl_easy_setopt(t->easy, CURLOPT_WRITEFUNCTION, on_data);
 	curl_easy_setopt(t->easy, CURLOPT_WRITEDATA, t);
@@ -154,9 +155,11 @@ static int unreachable(const struct transfer *t, struct gw_error *err)
 		                    "name its socket with --socket)", path);
 	case EACCES:
 	case EPERM:
-		return gw_error_set(err, ENOTCONN,
-		                    "cannot reach godwitd: no permission for %s (run as root or as a member "
-		                    "of the socket's group)", path);
+		return gw_error_set(
+			err, ENOTCONN,
+			"cannot reach godwitd: no permission for %s (run as root or as a member "
+			"of the socket's group)",
+			path);
 	case ECONNREFUSED:
 		return gw_error_set(err, ENOTCONN,
 		                    "cannot reach godwitd: nobody answers at %s (start it with 'systemctl "
@@ -205,6 +208,11 @@ static bool finished(struct transfer *t, CURLcode *ret)
 	return false;
 }
 
+static int timed_out(gw_time_ns waited, struct gw_error *err)
+{
+	return gw_error_set(err, ETIMEDOUT, "godwitd did not answer within %.1f s", (double)waited / 1e9);
+}
+
 /* Runs the transfer until it ends, `deadline`, `silence` without a byte, or the wake descriptor. */
 static int run(struct transfer *t, gw_time_ns deadline, gw_time_ns silence, struct gw_error *err)
 {
@@ -227,8 +235,7 @@ static int run(struct transfer *t, gw_time_ns deadline, gw_time_ns silence, stru
 		until = silence == GW_TIME_NEVER ? deadline : GW_MIN(deadline, t->heard_at + silence);
 		now = gw_now_ns();
 		if (now >= until)
-			return gw_error_set(err, ETIMEDOUT, "godwitd did not answer within %lld s",
-			                    (long long)((now - (silence == GW_TIME_NEVER ? began : t->heard_at)) / GW_NS_PER_S));
+			return timed_out(now - (silence == GW_TIME_NEVER ? began : t->heard_at), err);
 		wait_ms = until == GW_TIME_NEVER ? 60000 : GW_MIN(gw_poll_ms(until), 60000);
 		curl_multi_poll(t->multi, wake.fd >= 0 ? &wake : NULL, wake.fd >= 0, wait_ms, NULL);
 		if (wake.fd >= 0 && wake.revents & CURL_WAIT_POLLIN)
@@ -258,7 +265,8 @@ static int refused(unsigned status, const json_t *json, struct gw_error *err)
 	const char *text = json_string_value(json_object_get(error, "text"));
 
 	if (!text)
-		return gw_error_set(err, EPROTO, "godwitd answered with status %u and no explanation", status);
+		return gw_error_set(err, EPROTO, "godwitd answered with status %u and no explanation",
+		                    status);
 	return gw_error_set(err, errno_of(json_string_value(json_object_get(error, "code"))), "%s", text);
 }
 
@@ -320,7 +328,8 @@ int gw_http_events(struct gw_http_client *c, const char *path, gw_time_ns silenc
 	if (t.easy)
 		*ret_status = status_of(&t);
 	if (t.stop < 0)
-		r = gw_error_set(err, t.stop, "what answers at %s does not send godwitd's events", c->socket_path);
+		r = gw_error_set(err, t.stop, "what answers at %s does not send godwitd's events",
+		                 c->socket_path);
 	if (r == 0 && *ret_status != 200) {
 		r = understand(&t, &answer, err);
 		json_decref(answer.json);

@@ -23,7 +23,7 @@ int gw_http_client_new(const char *socket_path, int wake_fd, struct gw_http_clie
 void gw_http_client_free(struct gw_http_client *c);
 
 struct gw_http_answer {
-	unsigned status; /* of HTTP; 0: no answer came, so the request may or may not have been carried out */
+	unsigned status; /* of HTTP; 0: no answer came, it is open whether the request was carried out */
 	json_t *json;    /* new reference; NULL when the answer has no body */
 };
 
@@ -37,13 +37,13 @@ int gw_http_call(struct gw_http_client *c, const char *method, const char *path,
                  gw_time_ns timeout, struct gw_http_answer *ret, struct gw_error *err);
 
 /* Follows the server-sent events at `path`. `event` gets each event's data (borrowed) and returns 0, or a
- * positive number, which ends the stream and is returned. The server's end of the stream gives 0; otherwise as
- * gw_http_call, with -ETIMEDOUT after `silence` without a byte. *ret_status as above. */
+ * positive number, which ends the stream and is returned. The server's end of the stream gives 0; otherwise
+ * as gw_http_call, with -ETIMEDOUT after `silence` without a byte. *ret_status as above. */
 int gw_http_events(struct gw_http_client *c, const char *path, gw_time_ns silence,
                    int (*event)(void *ctx, const json_t *data), void *ctx, unsigned *ret_status,
                    struct gw_error *err);
 
-/* head + arg percent-encoded + tail, such as "/v1/vms/", name, "/migrate". Caller frees; NULL: no memory. */
+/* head + arg percent-encoded + tail, such as "/v1/vms/", name, "/migrate". Caller frees. NULL: no memory */
 char *gw_http_path(const char *head, const char *arg, const char *tail);
 
 #endif

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Who is connected to the API and until when.
  *
- * Two threads: the acceptor waits for room, then for a client; the reaper waits for the nearest deadline. The
- * reaper shuts sockets down but never closes them: their user does, after gw_connections_close(), which takes
- * the connection off the list under the lock that the reaper holds. So no descriptor is touched that may
- * already belong to somebody else.
+ * Two threads: the acceptor waits for room, then for a client; the reaper waits for the nearest deadline.
+ * The reaper shuts sockets down but never closes them: their user does, after gw_connections_close(), which
+ * takes the connection off the list under the lock that the reaper holds. So no descriptor is touched that
+ * may already belong to somebody else.
  */
 #include "control/http_connections.h"
 

@@ -9,9 +9,9 @@
 struct gw_connections;
 struct gw_connection; /* one client; from _open to _close */
 
-/* Will accept on `listen_fd` (owned from now on, on failure too) and give each descriptor to `take`, which owns it
- * then and returns -errno when it has closed it. At most `max` are taken and not closed at a time; further
- * clients wait in the socket's backlog. */
+/* Will accept on `listen_fd` (owned from now on, on failure too) and give each descriptor to `take`, which
+ * owns it then and returns -errno when it has closed it. At most `max` are taken and not closed at a time;
+ * further clients wait in the socket's backlog. */
 int gw_connections_new(int listen_fd, unsigned max, int (*take)(void *ctx, int fd), void *ctx,
                        struct gw_connections **ret, struct gw_error *err);
 
@@ -23,8 +23,8 @@ void gw_connections_stop(struct gw_connections *c);
 /* After gw_connections_stop(), when all are closed. NULL is fine. */
 void gw_connections_free(struct gw_connections *c);
 
-/* A descriptor that was taken is in use / is about to be closed by its user. _open never fails: without memory
- * the connection has no deadline and NULL is returned, which all functions accept. */
+/* A descriptor that was taken is in use / is about to be closed by its user. _open never fails: without
+ * memory the connection has no deadline and NULL is returned, which all functions accept. */
 struct gw_connection *gw_connections_open(struct gw_connections *c, int fd, gw_time_ns deadline_in_ns);
 void gw_connections_close(struct gw_connections *c, struct gw_connection *one);
 

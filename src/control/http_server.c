@@ -3,11 +3,11 @@
  *
  * Theory of operation
  *
- * Connections are accepted by http_connections.c and handed to libmicrohttpd, which gives each a thread of its
- * own. Its time-out only sees silence, so a client that sends a byte now and then could hold a connection for
- * ever; therefore every connection also has a deadline: by which the request must have arrived whole, then by
- * which the answer must have been fetched. While a host function runs, and while an event stream is open,
- * there is no deadline.
+ * Connections are accepted by http_connections.c and handed to libmicrohttpd, which gives each a thread of
+ * its own. Its time-out only sees silence, so a client that sends a byte now and then could hold a
+ * connection for ever; therefore every connection also has a deadline: by which the request must have
+ * arrived whole, then by which the answer must have been fetched. While a host function runs, and while an
+ * event stream is open, there is no deadline.
  */
 #include "control/http_server.h"
 
@@ -73,7 +73,8 @@ static void on_connection(void *cls, struct MHD_Connection *mc, void **socket_co
 	}
 	info = MHD_get_connection_info(mc, MHD_CONNECTION_INFO_CONNECTION_FD);
 	if (info)
-		*socket_context = gw_connections_open(s->connections, info->connect_fd, s->limits.request_ns);
+		*socket_context =
+			gw_connections_open(s->connections, info->connect_fd, s->limits.request_ns);
 }
 
 static void on_completed(void *cls, struct MHD_Connection *mc, void **req_cls,
@@ -168,7 +169,8 @@ static enum MHD_Result answer_events(struct gw_http_server *s, struct MHD_Connec
 
 	if (atomic_fetch_add(&s->streams, 1) >= s->limits.streams) {
 		s->streams--;
-		gw_error_set(&err, EAGAIN, "%u event streams are open, which is the most this daemon serves",
+		gw_error_set(&err, EAGAIN,
+		             "%u event streams are open, which is the most this daemon serves",
 		             s->limits.streams);
 		return answer_error(s, mc, 503, &err, NULL);
 	}
@@ -197,8 +199,8 @@ static enum MHD_Result collect_query(void *cls, enum MHD_ValueKind kind, const c
 }
 
 /* The request's parameters and body, checked. *ret_query and *ret_body are new references or NULL. */
-static int parse(struct MHD_Connection *mc, const struct incoming *in, json_t **ret_query, json_t **ret_body,
-                 struct gw_error *err)
+static int parse(struct MHD_Connection *mc, const struct incoming *in, json_t **ret_query,
+                 json_t **ret_body, struct gw_error *err)
 {
 	json_error_t where;
 	int r;
@@ -217,7 +219,8 @@ static int parse(struct MHD_Connection *mc, const struct incoming *in, json_t **
 		                                            in->route->method, in->route->path);
 	*ret_body = json_loadb(in->body ? in->body : "", in->body_len, JSON_REJECT_DUPLICATES, &where);
 	if (!*ret_body)
-		return gw_error_set(err, EINVAL, "the body is not JSON: line %d: %s", where.line, where.text);
+		return gw_error_set(err, EINVAL, "the body is not JSON: line %d: %s", where.line,
+		                    where.text);
 	if (!json_is_object(*ret_body))
 		return gw_error_set(err, EINVAL, "the body must be a JSON object");
 	return gw_fields_check(in->route->body, *ret_body, err);
@@ -251,8 +254,8 @@ static enum MHD_Result run(struct gw_http_server *s, struct MHD_Connection *mc, 
 	return answer_events(s, mc, in->arg);
 }
 
-static enum MHD_Result refuse(struct gw_http_server *s, struct MHD_Connection *mc, const struct incoming *in,
-                              const char *method, const char *url)
+static enum MHD_Result refuse(struct gw_http_server *s, struct MHD_Connection *mc,
+                              const struct incoming *in, const char *method, const char *url)
 {
 	struct gw_error err = GW_ERROR_INIT;
 
@@ -272,7 +275,8 @@ static enum MHD_Result refuse(struct gw_http_server *s, struct MHD_Connection *m
 static enum MHD_Result begin(struct gw_http_server *s, struct MHD_Connection *mc, const char *method,
                              const char *url, void **req_cls)
 {
-	const char *length = MHD_lookup_connection_value(mc, MHD_HEADER_KIND, MHD_HTTP_HEADER_CONTENT_LENGTH);
+	const char *length =
+		MHD_lookup_connection_value(mc, MHD_HEADER_KIND, MHD_HTTP_HEADER_CONTENT_LENGTH);
 	struct incoming *in = calloc(1, sizeof(*in));
 
 	if (!in)
@@ -335,14 +339,16 @@ static int on_accepted(void *ctx, int fd)
 	struct gw_http_server *s = ctx;
 	const struct sockaddr_un peer = { .sun_family = AF_UNIX };
 
-	return MHD_add_connection(s->daemon, fd, (const struct sockaddr *)&peer, sizeof(peer)) == MHD_YES ? 0 : -EIO;
+	if (MHD_add_connection(s->daemon, fd, (const struct sockaddr *)&peer, sizeof(peer)) == MHD_YES)
+		return 0;
+	return -EIO;
 }
 
 static struct MHD_Daemon *start_daemon(struct gw_http_server *s)
 {
 	return MHD_start_daemon(
-		MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_THREAD_PER_CONNECTION | MHD_USE_POLL | MHD_USE_ITC |
-			MHD_USE_NO_LISTEN_SOCKET | MHD_USE_ERROR_LOG,
+		MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_THREAD_PER_CONNECTION | MHD_USE_POLL |
+			MHD_USE_ITC | MHD_USE_NO_LISTEN_SOCKET | MHD_USE_ERROR_LOG,
 		0, NULL, NULL, on_request, s,
 		MHD_OPTION_EXTERNAL_LOGGER, on_mhd_log, s,
 		/* More than are let in: a connection counts here a little longer than there. */

@@ -29,8 +29,8 @@ struct gw_http_limits {
 	((struct gw_http_limits){ .connections = 64, .streams = 40, .body_bytes = 1 << 20, \
 	                          .request_ns = 10 * GW_NS_PER_S, .answer_ns = 30 * GW_NS_PER_S })
 
-/* Serves `host` on `listen_fd`, a bound and listening unix stream socket, until _free. Takes listen_fd over,
- * on failure too. `limits` may be NULL. `host` must outlive the server. */
+/* Serves `host` on `listen_fd`, a bound and listening unix stream socket, until _free. Takes listen_fd
+ * over, on failure too. `limits` may be NULL. `host` must outlive the server. */
 int gw_http_server_new(int listen_fd, struct gw_host *host, const struct gw_http_limits *limits,
                        struct gw_http_server **ret, struct gw_error *err);
 

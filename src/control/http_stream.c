@@ -112,7 +112,8 @@ static int next(struct gw_stream *s)
 		}
 		if (!job || (s->seq == seq && seq != 0)) {
 			json_decref(job);
-			if (gw_now_ns() < until) /* a host that is being stopped does not let anybody wait */
+			/* A host that is being stopped does not let anybody wait. */
+			if (gw_now_ns() < until)
 				gw_sleep_ns(STOPPING_PAUSE_NS);
 			continue;
 		}

@@ -83,8 +83,8 @@ void gw_render_host(FILE *out, const json_t *host)
 void gw_render_vm_list(FILE *out, const json_t *vms)
 {
 	static const struct gw_column columns[] = {
-		LEFT("NAME"), LEFT("STATE"), RIGHT("MEMORY"), RIGHT("CPUS"), LEFT("ACCEL"), LEFT("MIGRATION"),
-		LEFT("STARTED"), LEFT("NOTE"),
+		LEFT("NAME"),  LEFT("STATE"),     RIGHT("MEMORY"), RIGHT("CPUS"),
+		LEFT("ACCEL"), LEFT("MIGRATION"), LEFT("STARTED"), LEFT("NOTE"),
 	};
 	struct gw_table *t = gw_table_new(columns, GW_ARRAY_SIZE(columns));
 	char buf[32];
@@ -165,15 +165,19 @@ void gw_render_job_list(FILE *out, const json_t *jobs)
 
 void gw_render_dry_run(FILE *out, const char *vm, const char *to, const json_t *dry_run)
 {
-	const json_t *p = json_object_get(dry_run, "prediction"), *reasons = json_object_get(dry_run, "reasons");
+	const json_t *reasons = json_object_get(dry_run, "reasons");
+	const json_t *p = json_object_get(dry_run, "prediction");
 	char size[32], rate[32], total[32], text[GW_ERROR_TEXT_MAX];
 	size_t i;
 	json_t *reason;
 
-	fprintf(out, "%s %s to %s\n", vm, gw_json_bool(dry_run, "possible") ? "can move" : "cannot move", to);
-	json_array_foreach(reasons, i, reason)
-		if (json_is_string(reason))
-			fprintf(out, "  - %s\n", gw_clean_text(text, sizeof(text), json_string_value(reason)));
+	fprintf(out, "%s %s to %s\n", vm, gw_json_bool(dry_run, "possible") ? "can move" : "cannot move",
+	        to);
+	json_array_foreach(reasons, i, reason) {
+		const char *why = json_is_string(reason) ? json_string_value(reason) : "?";
+
+		fprintf(out, "  - %s\n", gw_clean_text(text, sizeof(text), why));
+	}
 	if (json_object_size(p) > 0)
 		fprintf(out, "prediction: %s of memory in use at %s, about %s in all\n",
 		        gw_format_size(size, sizeof(size), (uint64_t)gw_json_int(p, "ram_used_bytes", 0)),

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The API's objects as text for people. All arguments are objects of docs/openapi.yaml; whatever they lack is
- * left out. No escape codes, and none that hide in the objects get through. */
+/* The API's objects as text for people. All arguments are objects of docs/openapi.yaml; whatever they lack
+ * is left out. No escape codes, and none that hide in the objects get through. */
 #ifndef GW_CONTROL_RENDER_H
 #define GW_CONTROL_RENDER_H
 
@@ -28,7 +28,8 @@ void gw_render_outcome(FILE *out, const json_t *job);
 void gw_render_report(FILE *out, const json_t *report);
 
 /* Prints "what" padded, then the text, when there is any text. */
-void gw_render_pair(FILE *out, const char *what, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+void gw_render_pair(FILE *out, const char *what, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
 
 /* "2026-11-20 21:04:05" in local time; "" for 0. Returns buf. */
 const char *gw_render_time(char *buf, size_t len, double wallclock_s);

@@ -83,7 +83,8 @@ static bool copies(const json_t *job)
 
 const char *gw_progress_text(char *buf, size_t len, const json_t *job)
 {
-	static const enum part order[] = { PART_SENT, PART_LEFT, PART_RATE, PART_DIRTY, PART_DOWNTIME, PART_ETA };
+	static const enum part order[] = { PART_SENT,  PART_LEFT,     PART_RATE,
+		                           PART_DIRTY, PART_DOWNTIME, PART_ETA };
 	char parts[N_PARTS][PART_MAX];
 	bool first = true;
 	size_t at, i;
@@ -154,7 +155,8 @@ static void cut(char *buf, unsigned width)
 
 const char *gw_progress_bar(char *buf, size_t len, const json_t *job, unsigned width)
 {
-	static const enum part order[] = { PART_SENT, PART_LEFT, PART_RATE, PART_DIRTY, PART_DOWNTIME, PART_ETA };
+	static const enum part order[] = { PART_SENT,  PART_LEFT,     PART_RATE,
+		                           PART_DIRTY, PART_DOWNTIME, PART_ETA };
 	const json_t *progress = json_object_get(job, "progress");
 	const size_t frame = strlen(" [] 100%");
 	double part = copies(job) ? share(progress) : -1;
@@ -169,7 +171,8 @@ const char *gw_progress_bar(char *buf, size_t len, const json_t *job, unsigned w
 		chosen = choose_parts(parts, &used, width);
 		at = strlen(buf);
 		if (part >= 0 && used <= width)
-			draw_bar(buf + at, len - at, part, (unsigned)GW_MIN(BAR_MAX, BAR_MIN + width - used));
+			draw_bar(buf + at, len - at, part,
+			         (unsigned)GW_MIN(BAR_MAX, BAR_MIN + width - used));
 		for (i = 0; i < GW_ARRAY_SIZE(order); i++) {
 			at = strlen(buf);
 			if (chosen & 1u << order[i])

@@ -30,7 +30,8 @@ void gw_progress_view_init(struct gw_progress_view *p, FILE *out, enum gw_progre
 void gw_progress_view_update(struct gw_progress_view *p, const json_t *job, unsigned width, gw_time_ns now);
 
 /* Prints a sentence without tearing the line apart. Not shown in JSON mode. */
-void gw_progress_view_note(struct gw_progress_view *p, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void gw_progress_view_note(struct gw_progress_view *p, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
 
 /* Removes the open line from the terminal, so that other output can follow. */
 void gw_progress_view_clear(struct gw_progress_view *p);

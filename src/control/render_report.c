@@ -64,10 +64,12 @@ static void print_passes(FILE *out, const json_t *report)
 		gw_table_cell(t, "%s", size_of(buf, sizeof(buf), p, "wire_bytes"));
 		gw_table_cell(t, "%s", duration_of(buf, sizeof(buf), p, "duration_ns"));
 		gw_table_cell(t, "%s", duration_of(buf, sizeof(buf), p, "scan_ns"));
-		gw_table_cell(t, "%s", gw_format_rate(buf, sizeof(buf), (uint64_t)gw_json_int(p, "rate_Bps", 0)));
-		gw_table_cell(t, "%s", size_of(buf, sizeof(buf), p, "left_bytes"));
 		gw_table_cell(t, "%s",
-		              gw_format_rate(buf, sizeof(buf), (uint64_t)gw_json_int(p, "dirty_rate_Bps", 0)));
+		              gw_format_rate(buf, sizeof(buf), (uint64_t)gw_json_int(p, "rate_Bps", 0)));
+		gw_table_cell(t, "%s", size_of(buf, sizeof(buf), p, "left_bytes"));
+		gw_table_cell(
+			t, "%s",
+			gw_format_rate(buf, sizeof(buf), (uint64_t)gw_json_int(p, "dirty_rate_Bps", 0)));
 		gw_table_cell(t, "%s", gw_json_text(p, "decision"));
 	}
 	if (json_array_size(passes) > 0) {
@@ -118,10 +120,12 @@ static void print_verify(FILE *out, const json_t *v)
 	if (!json_is_object(v))
 		return;
 	if (gw_json_bool(v, "equal"))
-		fprintf(out, "\nVerified: %lld pages are equal on both sides", (long long)gw_json_int(v, "pages", 0));
+		fprintf(out, "\nVerified: %lld pages are equal on both sides",
+		        (long long)gw_json_int(v, "pages", 0));
 	else
 		fprintf(out, "\nVERIFICATION FAILED: %lld of %lld pages differ",
-		        (long long)gw_json_int(v, "different_pages", 0), (long long)gw_json_int(v, "pages", 0));
+		        (long long)gw_json_int(v, "different_pages", 0),
+		        (long long)gw_json_int(v, "pages", 0));
 	fprintf(out, " (compared in %s)\n", duration_of(buf, sizeof(buf), v, "duration_ns"));
 }
 
@@ -159,7 +163,8 @@ const char *gw_outcome_sentence(char *buf, size_t len, const json_t *job)
 	const char *state = gw_json_text(job, "state"), *where = gw_json_text(job, "vm_is");
 	bool in = !strcmp(gw_json_text(job, "kind"), "migrate-in");
 	const char *not_moved = in ? "did not come from" : "did not move to";
-	char vm[128], peer[256], error[GW_ERROR_TEXT_MAX], ran[300] = "", took[96] = "", total[32], down[32];
+	char vm[128], peer[256], error[GW_ERROR_TEXT_MAX], ran[300] = "", took[96] = "";
+	char total[32], down[32];
 
 	gw_clean_text(vm, sizeof(vm), gw_json_text(job, "vm"));
 	gw_clean_text(peer, sizeof(peer), gw_json_text(job, "peer"));
@@ -175,7 +180,8 @@ const char *gw_outcome_sentence(char *buf, size_t len, const json_t *job)
 	if (!strcmp(state, "done"))
 		snprintf(buf, len, "%s %s %s%s", vm, in ? "came from" : "moved to", peer, took);
 	else if (!strcmp(state, "unknown"))
-		snprintf(buf, len, "%s is paused and nobody knows yet whether it is to run here or on %s%s%s", vm,
+		snprintf(buf, len,
+		         "%s is paused and nobody knows yet whether it is to run here or on %s%s%s", vm,
 		         peer, error[0] ? ": " : "", error);
 	else if (!strcmp(state, "cancelled"))
 		snprintf(buf, len, "%s %s %s: cancelled%s", vm, not_moved, peer, ran);
@@ -209,8 +215,10 @@ void gw_render_job(FILE *out, const json_t *job)
 
 	for (i = 0; i < GW_ARRAY_SIZE(texts); i++)
 		gw_render_pair(out, texts[i].what, "%s", gw_json_text(job, texts[i].key));
-	gw_render_pair(out, "created", "%s", gw_render_time(buf, sizeof(buf), gw_json_real(job, "created")));
-	gw_render_pair(out, "finished", "%s", gw_render_time(buf, sizeof(buf), gw_json_real(job, "finished")));
+	gw_render_pair(out, "created", "%s",
+	               gw_render_time(buf, sizeof(buf), gw_json_real(job, "created")));
+	gw_render_pair(out, "finished", "%s",
+	               gw_render_time(buf, sizeof(buf), gw_json_real(job, "finished")));
 	if (!gw_json_bool(job, "final")) {
 		gw_render_pair(out, "progress", "%s", gw_progress_text(buf, sizeof(buf), job));
 		return;

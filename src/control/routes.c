@@ -144,9 +144,10 @@ unsigned gw_status_of_error(int code)
 		int code;
 		unsigned status;
 	} table[] = {
-		{ EINVAL, 400 }, { ERANGE, 400 }, { E2BIG, 400 }, { EMSGSIZE, 413 }, { ENOENT, 404 }, { ESRCH, 404 },
-		{ EBUSY, 409 }, { EALREADY, 409 }, { EEXIST, 409 }, { EINPROGRESS, 409 }, { ECANCELED, 409 },
-		{ EAGAIN, 503 }, { EIO, 500 }, { EFAULT, 500 }, { EBADMSG, 500 },
+		{ EINVAL, 400 }, { ERANGE, 400 },      { E2BIG, 400 },     { EMSGSIZE, 413 },
+		{ ENOENT, 404 }, { ESRCH, 404 },       { EBUSY, 409 },     { EALREADY, 409 },
+		{ EEXIST, 409 }, { EINPROGRESS, 409 }, { ECANCELED, 409 }, { EAGAIN, 503 },
+		{ EIO, 500 },    { EFAULT, 500 },      { EBADMSG, 500 },
 	};
 	size_t i;
 
@@ -160,7 +161,7 @@ json_t *gw_error_to_json(const struct gw_error *err)
 {
 	const char *name = strerrorname_np(abs(err->code));
 	char code[32] = "eio";
-	json_t *text = json_string(gw_error_text(err)); /* NULL for what is not UTF-8, such as a strange path */
+	json_t *text = json_string(gw_error_text(err)); /* NULL for what is not UTF-8: a strange path */
 	size_t i;
 
 	if (name)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Parser of a server-sent event stream whose data are JSON (WHATWG HTML, "Interpreting an event stream"). */
+/* Parser of a server-sent event stream whose data are JSON (as the HTML standard defines it). */
 #include "control/sse.h"
 
 #include <errno.h>

@@ -93,7 +93,8 @@ static size_t width_of(const struct gw_table *t, size_t column)
 
 static const char *text_at(const struct gw_table *t, size_t row, size_t column)
 {
-	const char *text = row == 0 ? t->columns[column].title : t->cells[(row - 1) * t->n_columns + column];
+	const char *text =
+		row == 0 ? t->columns[column].title : t->cells[(row - 1) * t->n_columns + column];
 
 	return strcmp(text, " ") ? text : "";
 }

@@ -463,7 +463,6 @@ int gw_out_new_restarted(const struct gw_out_config *c, enum gw_source_event ev,
 	}
 	o->wait = (struct gw_wait){ .cancel_fd = o->cancel_fd, .idle_ns = c->idle_timeout_ns };
 	o->wait_decided = (struct gw_wait){ .cancel_fd = o->cancel_fd, .idle_ns = c->switch_timeout_ns };
-	o->deadline = gw_deadline_in(c->total_timeout_ns);
 	o->report.started = gw_now_ns();
 	o->report.channels = c->channels;
 	o->progress.predicted_downtime_ns = o->progress.eta_ns = GW_TIME_NEVER;
@@ -510,6 +509,9 @@ int gw_out_cancel(struct gw_out *o)
 void gw_out_post(struct gw_out *o, enum gw_source_event ev)
 {
 	GW_LOCKED(&o->lock);
+	/* A target that asks is whole, but as long as this VM lives its READY (and --verify) comes by the front door. */
+	if (ev == GW_SOURCE_EV_READY && !o->machine.lost)
+		return;
 	for (unsigned i = 0; i < o->n_events; i++)
 		if (o->events[i] == ev)
 			return;

@@ -31,7 +31,7 @@ struct gw_out_config {
 	unsigned channels;
 	enum gw_trace_mode tracing;
 	bool verify;
-	gw_time_ns prepare_timeout_ns, switch_timeout_ns, idle_timeout_ns, total_timeout_ns;
+	gw_time_ns prepare_timeout_ns, switch_timeout_ns, idle_timeout_ns;
 
 	/* Called (any thread, no lock held) when something to show has changed. */
 	void (*changed)(void *arg);

@@ -173,8 +173,6 @@ static int still_wanted(struct gw_out *o, struct gw_error *err)
 
 		return gw_peer_expect(o->control_fd, GW_WIRE_FRAME_TYPES, &f, &body, &o->wait, err);
 	}
-	if (gw_now_ns() > o->deadline)
-		return gw_error_set(err, ETIMEDOUT, "the migration did not converge within its time-out; the guest stays here");
 	r = o->config.vm->ops->status(o->config.vm, &status, err);
 	if (r < 0)
 		return r;
@@ -201,7 +199,7 @@ int gw_out_copy(struct gw_out *o, struct gw_error *err)
 			r = one_pass(o, &d, err);
 	}
 	if (r == 0 && d.verdict == GW_VERDICT_GIVE_UP)
-		r = gw_error_set(err, ETIMEDOUT, "the guest writes memory faster than it can be copied, and was asked to stay: %s",
+		r = gw_error_set(err, EBUSY, "the guest writes memory faster than it can be copied, and was asked to stay: %s",
 		                 d.reason);
 	return r;
 }

@@ -19,7 +19,6 @@ struct gw_out {
 	struct gw_out_config config; /* strings and prepare are own copies */
 	struct gw_wait wait;         /* cancellable; before the commit */
 	struct gw_wait wait_decided; /* not cancellable; after it */
-	gw_time_ns deadline;         /* total_timeout, asks for ABORT */
 	enum gw_source_event first;  /* START or a RESTARTED event */
 
 	/* the running thread's */

@@ -49,7 +49,8 @@ enum cli_exit cli_exit_of(const struct gw_http_answer *answer, int error)
 	if (error == -ETIMEDOUT)
 		return CLI_USAGE;
 	/* Asked for something that makes no sense or is not there: wrong usage. */
-	return answer->status == 400 || answer->status == 404 || answer->status == 405 ? CLI_USAGE : CLI_FAILED;
+	return answer->status == 400 || answer->status == 404 || answer->status == 405 ? CLI_USAGE
+	                                                                               : CLI_FAILED;
 }
 
 int cli_call(struct cli *cli, const char *method, const char *path, const json_t *body, gw_time_ns timeout,

@@ -73,7 +73,8 @@ json_t *cli_parse_value(const struct cli_option *o, const char *text, struct gw_
 	case CLI_RATE:
 		if (gw_parse_rate(text, &rate) == 0)
 			return json_integer((json_int_t)rate);
-		gw_error_set(err, EINVAL, "write a rate with its unit, such as 1Gbps or 100MB/s, or 'none'");
+		gw_error_set(err, EINVAL,
+		             "write a rate with its unit, such as 1Gbps or 100MB/s, or 'none'");
 		return NULL;
 	case CLI_CHOICE:
 		if (gw_choice_has(o->choices, text))
@@ -132,7 +133,8 @@ static int take_option(struct cli *cli, const struct cli_option *o, const char *
 	json_t *value = cli_parse_value(o, text, &err);
 
 	if (!value)
-		return cli_fail(CLI_USAGE, "--%s: '%s' will not do: %s", o->name, text, gw_error_text(&err));
+		return cli_fail(CLI_USAGE, "--%s: '%s' will not do: %s", o->name, text,
+		                gw_error_text(&err));
 	json_object_set_new(cli->options, o->key, value);
 	return CLI_DONE;
 }

@@ -76,7 +76,8 @@ static int on_event(void *ctx, const json_t *data)
 static int leave(struct wait *w)
 {
 	gw_progress_view_clear(&w->progress);
-	return cli_fail(CLI_USAGE, "stopped waiting; the migration of %s goes on ('godwit wait %s' shows it)", w->vm,
+	return cli_fail(CLI_USAGE,
+	                "stopped waiting; the migration of %s goes on ('godwit wait %s' shows it)", w->vm,
 	                w->id);
 }
 
@@ -87,14 +88,17 @@ static void cancel(struct wait *w)
 	struct gw_error err = GW_ERROR_INIT;
 	int r;
 
-	gw_progress_view_note(&w->progress, "cancelling the migration of %s (Ctrl-C again leaves it running)", w->vm);
-	r = path ? gw_http_call(w->client, "POST", path, NULL, CLI_CANCEL_TIMEOUT_NS, &answer, &err) : -ENOMEM;
+	gw_progress_view_note(&w->progress,
+	                      "cancelling the migration of %s (Ctrl-C again leaves it running)", w->vm);
+	r = path ? gw_http_call(w->client, "POST", path, NULL, CLI_CANCEL_TIMEOUT_NS, &answer, &err)
+	         : -ENOMEM;
 	err.code = r;
 	if (r == 0) {
 		w->cancelled = true;
 		take(w, answer.json);
 	} else if (r == -EALREADY) {
-		gw_progress_view_note(&w->progress, "too late to cancel: the move is decided and will complete");
+		gw_progress_view_note(&w->progress,
+		                      "too late to cancel: the move is decided and will complete");
 	} else if (r != -EINTR) {
 		gw_progress_view_note(&w->progress, "could not cancel: %s", gw_error_text(&err));
 	}
@@ -130,8 +134,10 @@ static int job_gone(struct wait *w)
 	json_decref(vm);
 	if (runs)
 		return cli_fail(CLI_FAILED, "%s did not move: godwitd was restarted; it runs here", w->vm);
-	return cli_fail(CLI_UNKNOWN, "godwitd was restarted and no longer knows job %s; %s does not run here, look "
-	                "for it on %s", w->id, w->vm, gw_json_text(w->job, "peer"));
+	return cli_fail(CLI_UNKNOWN,
+	                "godwitd was restarted and no longer knows job %s; %s does not run here, look "
+	                "for it on %s",
+	                w->id, w->vm, gw_json_text(w->job, "peer"));
 }
 
 /* After the stream broke off: waits a little, then asks for the job. -1: go on; else the exit code. */
@@ -157,11 +163,13 @@ static int reconnect(struct wait *w)
 		return job_gone(w);
 	if (gw_now_ns() - w->heard_at > RECONNECT_NS) {
 		gw_progress_view_clear(&w->progress);
-		return cli_fail(CLI_USAGE, "lost godwitd for %lld s, the migration of %s may go on without it: %s",
+		return cli_fail(CLI_USAGE,
+		                "lost godwitd for %lld s, the migration of %s may go on without it: %s",
 		                RECONNECT_NS / GW_NS_PER_S, w->vm, gw_error_text(&err));
 	}
 	if (!w->lost)
-		gw_progress_view_note(&w->progress, "lost godwitd, trying again for %lld s", RECONNECT_NS / GW_NS_PER_S);
+		gw_progress_view_note(&w->progress, "lost godwitd, trying again for %lld s",
+		                      RECONNECT_NS / GW_NS_PER_S);
 	w->lost = true;
 	return -1;
 }
@@ -175,7 +183,8 @@ static int follow(struct wait *w)
 	while (code < 0 && !ended(w)) {
 		struct gw_error err = GW_ERROR_INIT;
 		unsigned status;
-		int r = path ? gw_http_events(w->client, path, SILENCE_NS, on_event, w, &status, &err) : -ENOMEM;
+		int r = path ? gw_http_events(w->client, path, SILENCE_NS, on_event, w, &status, &err)
+		             : -ENOMEM;
 
 		if (ended(w))
 			break;

@@ -140,7 +140,8 @@ int cmd_console(struct cli *cli)
 	case END_ERROR:
 		return cli_fail(CLI_FAILED, "cannot write to standard output");
 	case END_CLOSED:
-		fprintf(stderr, "\nThe console of %s was closed: it stopped, or moved to another host.\n", name);
+		fprintf(stderr, "\nThe console of %s was closed: it stopped, or moved to another host.\n",
+		        name);
 		return CLI_DONE;
 	case END_ESCAPE:
 	case END_NOT_YET:

@@ -20,7 +20,8 @@ const struct cli_option cli_migrate_options[] = {
 	{ "max-downtime", CLI_DURATION, "TIME", "max_downtime_ns",
 	  .help = "how long the VM may stand still (default 50ms)" },
 	{ "bandwidth", CLI_RATE, "RATE", "bandwidth_Bps", .help = "use at most that much, such as 1Gbps" },
-	{ "channels", CLI_COUNT, "N", "channels", .min = 1, .max = 64, .help = "TCP connections for memory" },
+	{ "channels", CLI_COUNT, "N", "channels", .min = 1, .max = 64,
+	  .help = "TCP connections for memory" },
 	{ "threshold", CLI_THRESHOLD, "WHEN", "threshold",
 	  .help = "switch when so little is left: adaptive, 8M, 1%" },
 	{ "on-stall", CLI_CHOICE, NULL, "on_stall", .choices = "switch|stay",
@@ -99,7 +100,8 @@ int cmd_migrate(struct cli *cli)
 	int r;
 
 	if (!*gw_json_text(cli->options, "to"))
-		return cli_fail(CLI_USAGE, "say where to with --to HOST ('godwit host' shows the known ones)");
+		return cli_fail(CLI_USAGE,
+		                "say where to with --to HOST ('godwit host' shows the known ones)");
 	if (gw_json_bool(cli->options, "wait") && gw_json_bool(cli->options, "detach"))
 		return cli_fail(CLI_USAGE, "--wait and --detach exclude each other");
 	r = send_request(cli, &answer);

@@ -46,6 +46,6 @@ int cmd_show(struct cli *cli)
 		json_decref(object);
 		return CLI_DONE;
 	}
-	return cli_fail(CLI_USAGE, "there is no %s called '%s' on this host", vm ? "VM" : job ? "job" : "VM or job",
-	                cli->args[0]);
+	return cli_fail(CLI_USAGE, "there is no %s%s%s called '%s' on this host", job ? "" : "VM",
+	                vm || job ? "" : " or ", vm ? "" : "job", cli->args[0]);
 }

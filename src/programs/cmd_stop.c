@@ -10,7 +10,8 @@
 
 const struct cli_option cli_stop_options[] = {
 	{ "force", CLI_FLAG, .key = "force", .help = "switch it off without asking the guest" },
-	{ "timeout", CLI_DURATION, "TIME", "timeout_ns", .help = "how long the guest may take (default 60s)" },
+	{ "timeout", CLI_DURATION, "TIME", "timeout_ns",
+	  .help = "how long the guest may take (default 60s)" },
 	{ NULL },
 };
 
@@ -21,8 +22,8 @@ int cmd_stop(struct cli *cli)
 	json_t *none;
 	int r;
 
-	if (asprintf(&tail, "?force=%s&timeout_ns=%lld", gw_json_bool(cli->options, "force") ? "true" : "false",
-	             (long long)timeout) < 0)
+	if (asprintf(&tail, "?force=%s&timeout_ns=%lld",
+	             gw_json_bool(cli->options, "force") ? "true" : "false", (long long)timeout) < 0)
 		tail = NULL;
 	path = tail ? gw_http_path("/v1/vms/", cli->args[0], tail) : NULL;
 	/* The daemon keeps the time; some more for it to clean up after QEMU. */

@@ -25,7 +25,8 @@ int cmd_version(struct cli *cli)
 		printf("godwit   %s\n", GW_VERSION);
 		if (r == 0)
 			printf("godwitd  %s on %s\nqemu     %s\n", gw_json_text(answer.json, "version"),
-			       gw_json_text(answer.json, "name"), gw_json_text(answer.json, "qemu_version"));
+			       gw_json_text(answer.json, "name"),
+			       gw_json_text(answer.json, "qemu_version"));
 		else
 			printf("godwitd  %s\n", gw_error_text(&err));
 	}

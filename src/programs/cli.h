@@ -85,7 +85,7 @@ const char *cli_closest(const char *word, const char *const *names);
 /* A client for the daemon's socket, or NULL after saying why not. `wake_fd` as in http_client.h. */
 struct gw_http_client *cli_connect(struct cli *cli, int wake_fd);
 
-/* One call; prints the error of a failed one. CLI_DONE with *ret (new reference or NULL), or the exit code */
+/* One call; prints why when it fails. CLI_DONE with *ret (new reference or NULL), or the exit code. */
 int cli_call(struct cli *cli, const char *method, const char *path, const json_t *body, gw_time_ns timeout,
              json_t **ret);
 

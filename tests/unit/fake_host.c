@@ -44,9 +44,10 @@ static json_t *job_json(const struct fake *j)
 		json_object_set_new(job, "finished", json_real(1763672657.5));
 	}
 	progress = json_object_get(job, "progress");
-	json_object_set_new(progress, "transferred_bytes",
-	                    json_integer(json_integer_value(json_object_get(progress, "transferred_bytes")) +
-	                                 j->touches));
+	json_object_set_new(
+		progress, "transferred_bytes",
+		json_integer(json_integer_value(json_object_get(progress, "transferred_bytes")) +
+	                     j->touches));
 	return job;
 }
 
@@ -175,10 +176,11 @@ unsigned fake_host_waiters(struct gw_host *h)
 
 int gw_host_info(struct gw_host *h, json_t **ret, struct gw_error *err)
 {
-	*ret = json_pack("{s:s, s:s, s:s, s:b, s:s, s:I, s:I, s:{s:s, s:s}, s:i, s:i}", "name", "alpha", "version",
-	                 GW_VERSION, "qemu_version", "7.2.22", "kvm", 0, "listen", "127.0.0.1:7700", "memory_bytes",
-	                 (json_int_t)16 << 30, "memory_available_bytes", (json_int_t)9 << 30, "hosts", "beta",
-	                 "127.0.0.2:7700", "slow", "127.0.0.3:7700", "vms", 2, "jobs_active", 0);
+	*ret = json_pack("{s:s, s:s, s:s, s:b, s:s, s:I, s:I, s:{s:s, s:s}, s:i, s:i}", "name", "alpha",
+	                 "version", GW_VERSION, "qemu_version", "7.2.22", "kvm", 0, "listen",
+	                 "127.0.0.1:7700", "memory_bytes", (json_int_t)16 << 30, "memory_available_bytes",
+	                 (json_int_t)9 << 30, "hosts", "beta", "127.0.0.2:7700", "slow", "127.0.0.3:7700",
+	                 "vms", 2, "jobs_active", 0);
 	assert(*ret);
 	return 0;
 }
@@ -192,13 +194,13 @@ static json_t *make_vm(struct gw_host *h, const char *name)
 	for (i = 0; i < h->n_jobs && !strcmp(name, "web1"); i++)
 		if (!is_final(&h->jobs[i]))
 			job = h->jobs[i].id;
-	vm = json_pack("{s:s, s:s, s:s, s:I, s:i, s:s, s:s, s:s, s:i, s:i, s:s?, s:s, s:s, s:{s:s}, s:f, s:s}",
-	               "name", name, "uuid", "6f1d1c1e-0000-4000-8000-000000000001",
-	               "state", job ? "migrating" : "running", "memory_bytes", (json_int_t)4 << 30, "cpus", 2,
-	               "accel", "tcg", "machine", "pc-q35-7.2", "backing", "thp", "pid", 4711, "epoch", 3,
-	               "job", job, "run_dir", "/run/godwit/vm/web1", "console", h->console ? h->console : "",
-	               "channels", "beat", "/run/godwit/vm/web1/channel-beat.sock", "started", 1763672000.5,
-	               "note", "");
+	vm = json_pack(
+		"{s:s, s:s, s:s, s:I, s:i, s:s, s:s, s:s, s:i, s:i, s:s?, s:s, s:s, s:{s:s}, s:f, s:s}",
+		"name", name, "uuid", "6f1d1c1e-0000-4000-8000-000000000001", "state",
+		job ? "migrating" : "running", "memory_bytes", (json_int_t)4 << 30, "cpus", 2, "accel",
+		"tcg", "machine", "pc-q35-7.2", "backing", "thp", "pid", 4711, "epoch", 3, "job", job,
+		"run_dir", "/run/godwit/vm/web1", "console", h->console ? h->console : "", "channels",
+		"beat", "/run/godwit/vm/web1/channel-beat.sock", "started", 1763672000.5, "note", "");
 	assert(vm);
 	return vm;
 }
@@ -240,7 +242,8 @@ int gw_host_vm_show(struct gw_host *h, const char *name, json_t **ret, struct gw
 	return r;
 }
 
-int gw_host_vm_stop(struct gw_host *h, const char *name, bool force, gw_time_ns timeout, struct gw_error *err)
+int gw_host_vm_stop(struct gw_host *h, const char *name, bool force, gw_time_ns timeout,
+                    struct gw_error *err)
 {
 	GW_LOCKED(&h->lock);
 	int r = check_vm(h, name, err);
@@ -257,7 +260,8 @@ int gw_host_vm_stop(struct gw_host *h, const char *name, bool force, gw_time_ns 
 	return 0;
 }
 
-int gw_host_migrate(struct gw_host *h, const char *vm, const json_t *request, json_t **ret, struct gw_error *err)
+int gw_host_migrate(struct gw_host *h, const char *vm, const json_t *request, json_t **ret,
+                    struct gw_error *err)
 {
 	GW_LOCKED(&h->lock);
 	const char *to = json_string_value(json_object_get(request, "to"));
@@ -270,11 +274,12 @@ int gw_host_migrate(struct gw_host *h, const char *vm, const json_t *request, js
 	known = fake_job("m-0", to, 0, false);
 	json_decref(known);
 	if (json_is_true(json_object_get(request, "dry_run"))) {
-		*ret = json_pack("{s:b, s:[], s:{s:I, s:I, s:I}}", "possible", known != NULL, "reasons", "prediction",
-		                 "ram_used_bytes", (json_int_t)2 << 30, "bandwidth_Bps", (json_int_t)800000000,
-		                 "total_ns", 3 * GW_NS_PER_S);
+		*ret = json_pack("{s:b, s:[], s:{s:I, s:I, s:I}}", "possible", known != NULL, "reasons",
+		                 "prediction", "ram_used_bytes", (json_int_t)2 << 30, "bandwidth_Bps",
+		                 (json_int_t)800000000, "total_ns", 3 * GW_NS_PER_S);
 		if (!known)
-			json_array_append_new(json_object_get(*ret, "reasons"), json_sprintf("no host is called %s", to));
+			json_array_append_new(json_object_get(*ret, "reasons"),
+			                      json_sprintf("no host is called %s", to));
 		return 0;
 	}
 	if (!known)

@@ -15,7 +15,8 @@
 
 #include "control/host.h"
 
-/* Has the VMs "web1" (console at `console`, may be NULL) and "db1". Each step of a script takes `step_ns`. */
+/* Has the VMs "web1" (console at `console`, may be NULL) and "db1". Each step of a script takes `step_ns`.
+ */
 struct gw_host *fake_host_new(gw_time_ns step_ns, const char *console);
 
 /* All threads that wait in the host return first. */

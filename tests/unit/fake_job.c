@@ -31,7 +31,8 @@ static const struct act to_slow[] = {
 static const struct act to_fails[] = {
 	{ "preparing", "waiting for the target", 0, false, "here" },
 	{ "copying", "pass 1", 1, false, "here" },
-	{ "failed", "", 1, true, "here", "the connection to fails was lost in pass 1: Connection reset by peer" },
+	{ "failed", "", 1, true, "here",
+	  "the connection to fails was lost in pass 1: Connection reset by peer" },
 };
 static const struct act to_limbo[] = {
 	{ "switching", "device state", 1, false, "here" },
@@ -47,22 +48,25 @@ static const struct {
 	const struct act *acts;
 	unsigned n;
 } scripts[] = {
-	{ "beta", to_beta, GW_ARRAY_SIZE(to_beta) },       { "late", to_beta, GW_ARRAY_SIZE(to_beta) },
-	{ "slow", to_slow, GW_ARRAY_SIZE(to_slow) },       { "fails", to_fails, GW_ARRAY_SIZE(to_fails) },
-	{ "limbo", to_limbo, GW_ARRAY_SIZE(to_limbo) },    { "expires", to_expires, GW_ARRAY_SIZE(to_expires) },
+	{ "beta", to_beta, GW_ARRAY_SIZE(to_beta) },
+	{ "late", to_beta, GW_ARRAY_SIZE(to_beta) },
+	{ "slow", to_slow, GW_ARRAY_SIZE(to_slow) },
+	{ "fails", to_fails, GW_ARRAY_SIZE(to_fails) },
+	{ "limbo", to_limbo, GW_ARRAY_SIZE(to_limbo) },
+	{ "expires", to_expires, GW_ARRAY_SIZE(to_expires) },
 };
 
 static json_t *make_progress(unsigned pass, unsigned steps)
 {
-	json_t *p = json_pack("{s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I}",
-	                      "pass", pass, "ram_bytes", (json_int_t)4 << 30,
-	                      "transferred_bytes", ((json_int_t)steps << 28) + 12345,
-	                      "pass_done_bytes", (json_int_t)(steps % 4) << 20, "pass_total_bytes", (json_int_t)4 << 20,
-	                      "remaining_bytes", (json_int_t)310 << 20, "rate_Bps", (json_int_t)812000000,
-	                      "dirty_rate_Bps", (json_int_t)95000000);
+	json_t *p = json_pack("{s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "pass", pass, "ram_bytes",
+	                      (json_int_t)4 << 30, "transferred_bytes", ((json_int_t)steps << 28) + 12345,
+	                      "pass_done_bytes", (json_int_t)(steps % 4) << 20, "pass_total_bytes",
+	                      (json_int_t)4 << 20, "remaining_bytes", (json_int_t)310 << 20, "rate_Bps",
+	                      (json_int_t)812000000, "dirty_rate_Bps", (json_int_t)95000000);
 
 	assert(p);
-	json_object_set_new(p, "predicted_downtime_ns", pass > 1 ? json_integer(38 * GW_NS_PER_MS) : json_null());
+	json_object_set_new(p, "predicted_downtime_ns",
+	                    pass > 1 ? json_integer(38 * GW_NS_PER_MS) : json_null());
 	json_object_set_new(p, "eta_ns", pass > 1 ? json_integer(4 * GW_NS_PER_S) : json_null());
 	return p;
 }
@@ -71,21 +75,23 @@ static json_t *make_report(bool verify)
 {
 	json_t *r = json_pack(
 		"{s:I, s:I, s:I, s:I, s:i, s:s, s:[{s:s, s:I}, {s:s, s:I}],"
-		" s:[{s:i, s:i, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:s}, {s:i, s:i, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:s}],"
+		" s:[{s:i, s:i, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:s}, {s:i, s:i, s:i, s:I, s:I, s:I, "
+	        "s:I, s:I, s:I, s:s}],"
 		" s:[{s:s, s:I}, {s:s, s:I}, {s:s, s:I}, {s:s, s:I}], s:[{s:s, s:I}], s:s}",
-		"total_ns", 12300 * GW_NS_PER_MS, "downtime_ns", 40 * GW_NS_PER_MS,
-		"wire_bytes", (json_int_t)4628000000, "ram_bytes", (json_int_t)4 << 30, "channels", 2, "tracing", "async",
-		"setup", "name", "prepare the target", "ns", 700 * GW_NS_PER_MS, "name", "connect", "ns", GW_NS_PER_MS,
-		"passes",
-		"pass", 1, "pages", 1048576, "zero_pages", 120000, "wire_bytes", (json_int_t)3801088000,
-		"duration_ns", 3210 * GW_NS_PER_MS, "scan_ns", 900 * GW_NS_PER_US, "rate_Bps", (json_int_t)1184000000,
-		"left_bytes", (json_int_t)310 << 20, "dirty_rate_Bps", (json_int_t)101000000, "decision", "copy once more",
-		"pass", 2, "pages", 79360, "zero_pages", 0, "wire_bytes", (json_int_t)325058560,
-		"duration_ns", 280 * GW_NS_PER_MS, "scan_ns", 900 * GW_NS_PER_US, "rate_Bps", (json_int_t)1160000000,
-		"left_bytes", (json_int_t)8 << 20, "dirty_rate_Bps", (json_int_t)30000000, "decision", "fits the budget",
-		"downtime", "name", "stop", "ns", 600 * GW_NS_PER_US, "name", "last pages", "ns", 20 * GW_NS_PER_MS,
-		"name", "device state", "ns", 14 * GW_NS_PER_MS, "name", "resume", "ns", 3400 * GW_NS_PER_US,
-		"cleanup", "name", "remove the source", "ns", 30 * GW_NS_PER_MS, "decision", "8.00 MiB fit 50 ms");
+		"total_ns", 12300 * GW_NS_PER_MS, "downtime_ns", 40 * GW_NS_PER_MS, "wire_bytes",
+		(json_int_t)4628000000, "ram_bytes", (json_int_t)4 << 30, "channels", 2, "tracing", "async",
+		"setup", "name", "prepare the target", "ns", 700 * GW_NS_PER_MS, "name", "connect", "ns",
+		GW_NS_PER_MS, "passes", "pass", 1, "pages", 1048576, "zero_pages", 120000, "wire_bytes",
+		(json_int_t)3801088000, "duration_ns", 3210 * GW_NS_PER_MS, "scan_ns", 900 * GW_NS_PER_US,
+		"rate_Bps", (json_int_t)1184000000, "left_bytes", (json_int_t)310 << 20, "dirty_rate_Bps",
+		(json_int_t)101000000, "decision", "copy once more", "pass", 2, "pages", 79360,
+		"zero_pages", 0, "wire_bytes", (json_int_t)325058560, "duration_ns", 280 * GW_NS_PER_MS,
+		"scan_ns", 900 * GW_NS_PER_US, "rate_Bps", (json_int_t)1160000000, "left_bytes",
+		(json_int_t)8 << 20, "dirty_rate_Bps", (json_int_t)30000000, "decision", "fits the budget",
+		"downtime", "name", "stop", "ns", 600 * GW_NS_PER_US, "name", "last pages", "ns",
+		20 * GW_NS_PER_MS, "name", "device state", "ns", 14 * GW_NS_PER_MS, "name", "resume", "ns",
+		3400 * GW_NS_PER_US, "cleanup", "name", "remove the source", "ns", 30 * GW_NS_PER_MS,
+		"decision", "8.00 MiB fit 50 ms");
 
 	assert(r);
 	json_object_set_new(r, "verify",
@@ -106,11 +112,11 @@ json_t *fake_job(const char *id, const char *to, unsigned steps, bool verify)
 			a = &scripts[i].acts[GW_MIN(steps, scripts[i].n - 1)];
 	if (!a)
 		return NULL;
-	job = json_pack("{s:s, s:s, s:s, s:s, s:s, s:b, s:s, s:s, s:f, s:o, s:{s:s}, s:s, s:o}", "id", id, "kind",
-	                "migrate-out", "vm", "web1", "peer", to, "state", a->state, "final", a->final, "step", a->step,
-	                "reason", "a test", "created", 1763672645.25, "finished",
-	                a->final ? json_real(1763672657.5) : json_null(), "request", "to", to, "vm_is", a->vm_is,
-	                "progress", make_progress(a->pass, steps));
+	job = json_pack("{s:s, s:s, s:s, s:s, s:s, s:b, s:s, s:s, s:f, s:o, s:{s:s}, s:s, s:o}", "id", id,
+	                "kind", "migrate-out", "vm", "web1", "peer", to, "state", a->state, "final",
+	                a->final, "step", a->step, "reason", "a test", "created", 1763672645.25, "finished",
+	                a->final ? json_real(1763672657.5) : json_null(), "request", "to", to, "vm_is",
+	                a->vm_is, "progress", make_progress(a->pass, steps));
 	assert(job);
 	if (a->error)
 		json_object_set_new(job, "error", json_string(a->error));

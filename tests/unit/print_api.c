@@ -13,8 +13,8 @@ static json_t *field_json(const struct gw_field *f)
 {
 	static const char *const types[] = { "string", "integer", "boolean" };
 
-	return json_pack("{s:s, s:s, s:b, s:s?}", "name", f->name, "type", types[f->type], "required", f->required,
-	                 "choices", f->choices);
+	return json_pack("{s:s, s:s, s:b, s:s?}", "name", f->name, "type", types[f->type], "required",
+	                 f->required, "choices", f->choices);
 }
 
 static json_t *fields_json(const struct gw_field *f)
@@ -32,9 +32,10 @@ static json_t *routes_json(void)
 	const struct gw_route *r;
 
 	for (r = gw_routes; r->method; r++)
-		json_array_append_new(all, json_pack("{s:s, s:s, s:o, s:o, s:b, s:b}", "method", r->method, "path", r->path,
-		                                     "query", fields_json(r->query), "body", fields_json(r->body),
-		                                     "has_body", r->body != NULL, "events", r->events));
+		json_array_append_new(all, json_pack("{s:s, s:s, s:o, s:o, s:b, s:b}", "method", r->method,
+		                                     "path", r->path, "query", fields_json(r->query),
+		                                     "body", fields_json(r->body), "has_body",
+		                                     r->body != NULL, "events", r->events));
 	return all;
 }
 
@@ -56,8 +57,8 @@ static json_t *objects_json(void)
 			json_array_append_new(jobs, fake_job("m-1", targets[i], steps, steps % 2));
 	fake_host_free(host);
 	gw_error_set(&err, ENOENT, "there is no such thing");
-	return json_pack("{s:[o], s:o, s:o, s:[o], s:[o]}", "Host", info, "Vm", vms, "Job", jobs, "DryRun", dry_run,
-	                 "Error", gw_error_to_json(&err));
+	return json_pack("{s:[o], s:o, s:o, s:[o], s:[o]}", "Host", info, "Vm", vms, "Job", jobs, "DryRun",
+	                 dry_run, "Error", gw_error_to_json(&err));
 }
 
 int main(void)

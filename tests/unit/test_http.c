@@ -56,8 +56,8 @@ static int call(struct http_world *w, const char *method, const char *path, cons
 	return r;
 }
 
-static void refused(struct http_world *w, const char *method, const char *path, const char *body, unsigned status,
-                    int code, const char *part)
+static void refused(struct http_world *w, const char *method, const char *path, const char *body,
+                    unsigned status, int code, const char *part)
 {
 	struct gw_http_answer answer;
 	struct gw_error err;
@@ -151,7 +151,8 @@ static void what_is_not_there_is_404_and_a_wrong_method_405(void **state)
 	struct http_world *w = *state;
 	char buf[1024];
 	gw_autofd int fd = http_world_connect(w->path);
-	const char *text = "PUT /v1/vms HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+	const char *text =
+		"PUT /v1/vms HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 
 	refused(w, "GET", "/", NULL, 404, ENOENT, "nothing at /");
 	refused(w, "GET", "/v1/vms/", NULL, 404, ENOENT, "nothing at");
@@ -288,7 +289,8 @@ static void a_stream_of_a_busy_job_has_at_most_five_events_a_second(void **state
 	migrate(w, "slow", path, sizeof(path), "");
 	snprintf(t.id, sizeof(t.id), "%s", strrchr(path, '/') + 1);
 	strcat(path, "/events");
-	gw_sleep_ns(3 * STEP_NS); /* past the change from preparing to copying, which is an event of its own */
+	gw_sleep_ns(3 *
+	            STEP_NS); /* past the change from preparing to copying, which is an event of its own */
 	assert_int_equal(pthread_create(&thread, NULL, touch_for_a_second, &t), 0);
 	began = gw_now_ns();
 	assert_int_equal(follow(w, path, &s, &err), 1);
@@ -448,8 +450,8 @@ static void garbage_is_answered_or_cut_off_and_the_server_lives(void **state)
 
 static void a_body_that_is_no_json_is_a_400(void **state)
 {
-	static const char *const bodies[] = { "{\"to\": ", "", "{\"to\":\"beta\"} x", "{\"to\":\"a\",\"to\":\"b\"}",
-		                              "{\"to\":\"\xff\xfe\"}" };
+	static const char *const bodies[] = { "{\"to\": ", "", "{\"to\":\"beta\"} x",
+		                              "{\"to\":\"a\",\"to\":\"b\"}", "{\"to\":\"\xff\xfe\"}" };
 	struct http_world *w = *state;
 	char request[512], buf[4096];
 	size_t i;
@@ -461,7 +463,8 @@ static void a_body_that_is_no_json_is_a_400(void **state)
 		         "POST /v1/vms/web1/migrate HTTP/1.1\r\nHost: x\r\nContent-Length: %zu\r\n\r\n%s",
 		         strlen(bodies[i]), bodies[i]);
 		assert_true(http_world_send(fd, request, strlen(request)));
-		assert_true(http_world_read(fd, buf, sizeof(buf), "\"error\":{\"code\":\"einval\"", LONG_NS));
+		assert_true(
+			http_world_read(fd, buf, sizeof(buf), "\"error\":{\"code\":\"einval\"", LONG_NS));
 		assert_non_null(strstr(buf, "HTTP/1.1 400"));
 	}
 }
@@ -483,7 +486,8 @@ static void a_body_that_is_too_large_is_a_413(void **state)
 	assert_true(http_world_send(chunked, head, strlen(head)));
 	memset(chunk, ' ', sizeof(chunk));
 	for (i = 0; i < 8; i++)
-		assert_true(http_world_send(chunked, "800\r\n", 5) && http_world_send(chunked, chunk, sizeof(chunk)) &&
+		assert_true(http_world_send(chunked, "800\r\n", 5) &&
+		            http_world_send(chunked, chunk, sizeof(chunk)) &&
 		            http_world_send(chunked, "\r\n", 2));
 	assert_true(http_world_send(chunked, "0\r\n\r\n", 5));
 	assert_true(http_world_read(chunked, buf, sizeof(buf), "larger than 4096 bytes", LONG_NS));
@@ -493,7 +497,8 @@ static void a_body_that_is_too_large_is_a_413(void **state)
 static void a_request_that_trickles_in_is_cut_off(void **state)
 {
 	struct http_world *w = *state;
-	const char *text = "GET /v1/vms HTTP/1.1\r\nHost: x\r\nX-Slow: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+	const char *text = "GET /v1/vms HTTP/1.1\r\nHost: x\r\nX-Slow: "
+	                   "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 	gw_autofd int fd = http_world_connect(w->path);
 	gw_time_ns began = gw_now_ns();
 	size_t i = 0;
@@ -537,23 +542,31 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(every_route_answers_with_its_object, setup, teardown),
-		cmocka_unit_test_setup_teardown(the_hosts_errors_become_status_and_sentence, setup, teardown),
-		cmocka_unit_test_setup_teardown(what_is_not_there_is_404_and_a_wrong_method_405, setup, teardown),
+		cmocka_unit_test_setup_teardown(the_hosts_errors_become_status_and_sentence, setup,
+		                                teardown),
+		cmocka_unit_test_setup_teardown(what_is_not_there_is_404_and_a_wrong_method_405, setup,
+		                                teardown),
 		cmocka_unit_test_setup_teardown(a_slip_in_a_request_is_refused_and_named, setup, teardown),
 		cmocka_unit_test(errors_map_to_statuses_as_documented),
-		cmocka_unit_test_setup_teardown(a_stream_shows_every_state_and_ends_with_the_final_one, setup, teardown),
-		cmocka_unit_test_setup_teardown(a_stream_of_a_busy_job_has_at_most_five_events_a_second, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_stream_shows_every_state_and_ends_with_the_final_one,
+		                                setup, teardown),
+		cmocka_unit_test_setup_teardown(a_stream_of_a_busy_job_has_at_most_five_events_a_second,
+		                                setup, teardown),
 		cmocka_unit_test(a_quiet_stream_is_kept_alive_and_notices_that_its_client_is_gone),
 		cmocka_unit_test(shutting_down_does_not_wait_for_open_streams),
-		cmocka_unit_test_setup_teardown(two_clients_follow_two_jobs_while_a_third_asks, setup, teardown),
-		cmocka_unit_test_setup_teardown(streams_beyond_the_limit_are_turned_away_and_commands_still_work,
+		cmocka_unit_test_setup_teardown(two_clients_follow_two_jobs_while_a_third_asks, setup,
+		                                teardown),
+		cmocka_unit_test_setup_teardown(
+			streams_beyond_the_limit_are_turned_away_and_commands_still_work, setup_tight,
+			teardown),
+		cmocka_unit_test_setup_teardown(garbage_is_answered_or_cut_off_and_the_server_lives,
 		                                setup_tight, teardown),
-		cmocka_unit_test_setup_teardown(garbage_is_answered_or_cut_off_and_the_server_lives, setup_tight, teardown),
 		cmocka_unit_test_setup_teardown(a_body_that_is_no_json_is_a_400, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_body_that_is_too_large_is_a_413, setup_tight, teardown),
-		cmocka_unit_test_setup_teardown(a_request_that_trickles_in_is_cut_off, setup_tight, teardown),
-		cmocka_unit_test_setup_teardown(clients_that_only_hold_connections_do_not_lock_others_out, setup_tight,
+		cmocka_unit_test_setup_teardown(a_request_that_trickles_in_is_cut_off, setup_tight,
 		                                teardown),
+		cmocka_unit_test_setup_teardown(clients_that_only_hold_connections_do_not_lock_others_out,
+		                                setup_tight, teardown),
 		cmocka_unit_test_setup_teardown(one_connection_carries_several_requests, setup, teardown),
 	};
 

@@ -16,7 +16,8 @@
 
 #define LONG_NS (20 * GW_NS_PER_S)
 
-/* A server that accepts one client, reads its request, answers with fixed bytes and closes or stays silent. */
+/* A server that accepts one client, reads its request, answers with fixed bytes and closes or stays silent.
+ */
 struct parrot {
 	char folder[64], path[96];
 	int listen_fd;
@@ -66,7 +67,8 @@ static void parrot_stop(struct parrot *p, struct gw_http_client *client)
 	rmdir(p->folder);
 }
 
-static int get(struct gw_http_client *c, gw_time_ns timeout, struct gw_http_answer *answer, struct gw_error *err)
+static int get(struct gw_http_client *c, gw_time_ns timeout, struct gw_http_answer *answer,
+               struct gw_error *err)
 {
 	*err = GW_ERROR_INIT;
 	return gw_http_call(c, "GET", "/v1/vms", NULL, timeout, answer, err);
@@ -148,7 +150,8 @@ static void nonsense_for_an_answer_is_an_error(void **state)
 		{ "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", EPROTO },
 		{ "HTTP/1.1 500 Oops\r\nContent-Length: 5\r\n\r\nhello", EPROTO },
 		{ "HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\n{}", EPROTO },
-		{ "HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n", EPROTO },
+		{ "HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n",
+		  EPROTO },
 	};
 	size_t i;
 
@@ -184,7 +187,8 @@ static int follow(const char *bytes, bool silent, gw_time_ns silence, unsigned *
 
 static void a_stream_that_breaks_off_or_falls_silent_ends_the_wait(void **state)
 {
-	const char *chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nf\r\ndata: {\"a\":1}\n\n\r\n";
+	const char *chunked =
+		"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nf\r\ndata: {\"a\":1}\n\n\r\n";
 	unsigned events;
 
 	/* In the middle of a chunked body: the daemon died. */
@@ -201,7 +205,8 @@ static void a_stream_of_nonsense_is_an_error(void **state)
 	unsigned events;
 
 	assert_int_equal(follow(STREAM_HEAD "data: {\"a\": \n\n", true, LONG_NS, &events), -EPROTO);
-	assert_int_equal(follow("HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n<html>\n", false, LONG_NS, &events), 0);
+	assert_int_equal(
+		follow("HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n<html>\n", false, LONG_NS, &events), 0);
 	assert_int_equal(events, 0);
 }
 
@@ -216,8 +221,9 @@ static int keep_last(void *ctx, const json_t *data)
 
 static void events_are_understood_however_they_are_cut(void **state)
 {
-	static const char text[] = ": hello\r\n\r\nevent: job\ndata: {\"a\":\ndata:1}\n\nid: 4\r\n\r\ndata: {\"b\": 2}\r\r"
-				   "data\n\ndata:\n\ndata: {\"c\": [3]}\n\n";
+	static const char text[] =
+		": hello\r\n\r\nevent: job\ndata: {\"a\":\ndata:1}\n\nid: 4\r\n\r\ndata: {\"b\": 2}\r\r"
+		"data\n\ndata:\n\ndata: {\"c\": [3]}\n\n";
 	size_t cut;
 
 	for (cut = 1; cut < sizeof(text) - 1; cut++) {

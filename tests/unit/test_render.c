@@ -69,7 +69,8 @@ static void a_table_aligns_its_columns(void **state)
 	gw_table_cell(t, "%s", " ");
 	gw_table_print(t, p.out, 1);
 	gw_table_free(t);
-	assert_string_equal(page_close(&p), " NAME      N  NOTE\n a     12345  -\n \xc3\xbc" "ber      1\n");
+	assert_string_equal(page_close(&p), " NAME      N  NOTE\n a     12345  -\n \xc3\xbc"
+	                                    "ber      1\n");
 	free(p.text);
 }
 
@@ -79,7 +80,9 @@ static void control_characters_of_others_never_reach_the_terminal(void **state)
 	struct page p;
 	char buf[64];
 
-	json_object_set_new(job, "error", json_string("\x1b[2J\x1b]0;pwned\x07 gone\r\nnew line \xc2\x9b" "31m"));
+	json_object_set_new(job, "error",
+	                    json_string("\x1b[2J\x1b]0;pwned\x07 gone\r\nnew line \xc2\x9b"
+	                                "31m"));
 	json_object_set_new(job, "peer", json_string("\x1b[31mred"));
 	page_open(&p);
 	gw_render_job(p.out, job);
@@ -105,8 +108,10 @@ static void the_post_mortem_explains_each_pass_and_each_phase_X4(void **state)
 	no_line_ends_in_a_blank_or_holds_a_control_character(p.text);
 	contains(p.text, "web1 moved to beta in 12.30 s, downtime 40.00 ms\n");
 	contains(p.text, "4.00 GiB in use, 4.31 GiB on the wire, 2 channels, async write tracing");
-	contains(p.text, "  PASS    PAGES    ZERO     BYTES       TIME     SCAN       RATE      LEFT  DIRTY RATE  DECISION\n");
-	contains(p.text, "     1  1048576  120000  3.54 GiB     3.21 s   900 us  1.18 GB/s   310 MiB    101 MB/s  copy once more\n");
+	contains(p.text, "  PASS    PAGES    ZERO     BYTES       TIME     SCAN       RATE      LEFT  "
+	                 "DIRTY RATE  DECISION\n");
+	contains(p.text, "     1  1048576  120000  3.54 GiB     3.21 s   900 us  1.18 GB/s   310 MiB    "
+	                 "101 MB/s  copy once more\n");
 	contains(p.text, "   all  1127936  120000  3.84 GiB     3.49 s  1.80 ms\n");
 	contains(p.text, "Switched because: 8.00 MiB fit 50 ms\n");
 	contains(p.text, "Downtime: 40.00 ms\n");
@@ -141,9 +146,11 @@ static void each_end_of_a_job_has_its_sentence(void **state)
 	static const struct {
 		const char *to, *sentence;
 	} ends[] = {
-		{ "fails", "web1 did not move to fails: the connection to fails was lost in pass 1: Connection reset "
+		{ "fails", "web1 did not move to fails: the connection to fails was lost in pass 1: "
+		           "Connection reset "
 		           "by peer; it runs here" },
-		{ "limbo", "web1 is paused and nobody knows yet whether it is to run here or on limbo: limbo answers no "
+		{ "limbo", "web1 is paused and nobody knows yet whether it is to run here or on limbo: "
+		           "limbo answers no "
 		           "more after READY" },
 		{ "expires", "web1 did not move to expires: not decided within 2 s; it runs here" },
 	};
@@ -158,7 +165,8 @@ static void each_end_of_a_job_has_its_sentence(void **state)
 	}
 	job = fake_job("m-1", "slow", 99, false);
 	json_object_set_new(job, "state", json_string("cancelled"));
-	assert_string_equal(gw_outcome_sentence(buf, sizeof(buf), job), "web1 did not move to slow: cancelled; it runs here");
+	assert_string_equal(gw_outcome_sentence(buf, sizeof(buf), job),
+	                    "web1 did not move to slow: cancelled; it runs here");
 	json_object_set_new(job, "kind", json_string("migrate-in"));
 	json_object_set_new(job, "vm_is", json_string("there"));
 	assert_string_equal(gw_outcome_sentence(buf, sizeof(buf), job),
@@ -181,8 +189,8 @@ static void objects_that_lack_everything_are_rendered_all_the_same(void **state)
 	gw_render_vm_list(p.out, array);
 	gw_render_job_list(p.out, array);
 	gw_render_vm_list(p.out, object);
-	odd = json_pack("{s:i, s:[], s:{s:s, s:{}}, s:{s:s}, s:b}", "state", 7, "vm", "progress", "pass", "x", "eta_ns",
-	                "report", "passes", "none", "final", 1);
+	odd = json_pack("{s:i, s:[], s:{s:s, s:{}}, s:{s:s}, s:b}", "state", 7, "vm", "progress", "pass",
+	                "x", "eta_ns", "report", "passes", "none", "final", 1);
 	gw_render_job(p.out, odd);
 	gw_render_job(p.out, NULL);
 	page_close(&p);
@@ -265,7 +273,8 @@ static void elsewhere_lines_come_at_changes_and_once_a_second(void **state)
 	page_close(&p);
 	no_line_ends_in_a_blank_or_holds_a_control_character(p.text);
 	assert_true(p.text[2] == ':' && p.text[5] == ':' && p.text[8] == ' ');
-	contains(p.text, " copying pass 2: 768 MiB sent, 310 MiB left, 812 MB/s, dirty 95.0 MB/s, predicted downtime "
+	contains(p.text, " copying pass 2: 768 MiB sent, 310 MiB left, 812 MB/s, dirty 95.0 MB/s, "
+	                 "predicted downtime "
 	                 "38.00 ms, ETA 4.00 s\n");
 	contains(p.text, " switching (device state)\n");
 	free(p.text);

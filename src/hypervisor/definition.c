@@ -240,7 +240,7 @@ static int set_key(struct parse *p, const char *name, const char *value)
 
 		if (strcmp(k->name, name) != 0)
 			continue;
-		if (!*value)
+		if (!*value || *value == ';')
 			return fail(p, -EINVAL, "%s: no value", name);
 		if (p->keys_seen & 1ull << i && p->section != GW_DEF_QEMU)
 			return fail(p, -EINVAL, "%s is there twice", name);

@@ -178,9 +178,14 @@ void gw_render_dry_run(FILE *out, const char *vm, const char *to, const json_t *
 
 		fprintf(out, "  - %s\n", gw_clean_text(text, sizeof(text), why));
 	}
-	if (json_object_size(p) > 0)
-		fprintf(out, "prediction: %s of memory in use at %s, about %s in all\n",
-		        gw_format_size(size, sizeof(size), (uint64_t)gw_json_int(p, "ram_used_bytes", 0)),
+	if (json_object_size(p) == 0)
+		return;
+	fprintf(out, "prediction: %s of memory in use",
+	        gw_format_size(size, sizeof(size), (uint64_t)gw_json_int(p, "ram_used_bytes", 0)));
+	if (gw_json_int(p, "bandwidth_Bps", 0) > 0)
+		fprintf(out, " at %s, about %s in all\n",
 		        gw_format_rate(rate, sizeof(rate), (uint64_t)gw_json_int(p, "bandwidth_Bps", 0)),
 		        gw_format_duration(total, sizeof(total), gw_json_int(p, "total_ns", -1)));
+	else
+		fprintf(out, "; how fast it moves is not known before the first time\n");
 }

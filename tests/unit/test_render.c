@@ -174,6 +174,29 @@ static void each_end_of_a_job_has_its_sentence(void **state)
 	json_decref(job);
 }
 
+static void a_dry_run_predicts_only_what_is_known_X4(void **state)
+{
+	json_t *dry = json_pack("{s:b, s:[s], s:{s:I, s:I, s:I}}", "possible", 0, "reasons", "no \x1b memory",
+	                        "prediction", "ram_used_bytes", (json_int_t)2 << 30, "bandwidth_Bps",
+	                        (json_int_t)800000000, "total_ns", 3 * GW_NS_PER_S);
+	struct page p;
+
+	page_open(&p);
+	gw_render_dry_run(p.out, "web1", "beta", dry);
+	json_object_set_new(json_object_get(dry, "prediction"), "bandwidth_Bps", json_integer(0));
+	json_object_set_new(dry, "possible", json_true());
+	json_object_set_new(dry, "reasons", json_array());
+	gw_render_dry_run(p.out, "web1", "beta", dry);
+	assert_string_equal(page_close(&p),
+	                    "web1 cannot move to beta\n  - no ? memory\n"
+	                    "prediction: 2.00 GiB of memory in use at 800 MB/s, about 3.00 s in all\n"
+	                    "web1 can move to beta\n"
+	                    "prediction: 2.00 GiB of memory in use; how fast it moves is not known before the "
+	                    "first time\n");
+	free(p.text);
+	json_decref(dry);
+}
+
 static void objects_that_lack_everything_are_rendered_all_the_same(void **state)
 {
 	json_t *object = json_object(), *array = json_pack("[{}, {s:{}}]", "report"), *odd;
@@ -311,6 +334,7 @@ int main(void)
 		cmocka_unit_test(the_post_mortem_explains_each_pass_and_each_phase_X4),
 		cmocka_unit_test(a_verification_that_failed_is_shouted),
 		cmocka_unit_test(each_end_of_a_job_has_its_sentence),
+		cmocka_unit_test(a_dry_run_predicts_only_what_is_known_X4),
 		cmocka_unit_test(objects_that_lack_everything_are_rendered_all_the_same),
 		cmocka_unit_test(the_progress_bar_never_exceeds_its_width_and_keeps_what_matters),
 		cmocka_unit_test(a_terminal_gets_one_line_redrawn_and_removed),

@@ -358,7 +358,9 @@ static int check_text(const char *text, struct gw_error *err)
 		return gw_error_set(err, -E2BIG, "the definition is longer than %d bytes",
 		                    GW_DEFINITION_TEXT_MAX);
 	for (const char *c = text; *c; c++) {
-		if (((unsigned char)*c < ' ' && !strchr("\t\r\n", *c)) || *c == 0x7f)
+		bool line_end = *c == '\n' || (*c == '\r' && c[1] == '\n');
+
+		if (((unsigned char)*c < ' ' && *c != '\t' && !line_end) || *c == 0x7f)
 			return gw_error_set(err, -EINVAL, "line %u: control character", line);
 		line += *c == '\n';
 	}

@@ -64,12 +64,13 @@ def test_X3_dry_run_touches_nothing_and_names_the_reason(farm):
 @pytest.mark.parametrize("garbage", [b"GET / HTTP/1.0\r\n\r\n", b"\0" * 65536, b"\xff" * 7, b""],
                          ids=["http", "zeros", "short", "nothing"])
 def test_N2_garbage_on_the_migration_port_does_no_harm(guest, garbage):
-    # This process is outside of the namespaces: a helper inside sends for it.
     host = guest["b"]
+    # This process is outside of the namespaces: a helper inside sends for it.
     script = ("import socket,sys; s=socket.create_connection((sys.argv[1], int(sys.argv[2])), 5);"
-              "s.sendall(bytes.fromhex(sys.argv[3])); s.close()")
-    subprocess.run(guest["a"].space.command(
-        ["/usr/bin/python3", "-c", script, host.space.address, host.port, garbage.hex()]), check=False, timeout=20)
+              "s.sendall(sys.stdin.buffer.read()); s.close()")
+    subprocess.run(
+        guest["a"].space.command(["/usr/bin/python3", "-c", script, host.space.address, host.port]),
+        input=garbage, check=False, timeout=20)
     assert host.process.poll() is None
     job, _, _ = move(guest, "guest", "a", "b")
     assert job["state"] == "done"

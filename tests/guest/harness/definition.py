@@ -24,8 +24,12 @@ def append_line(gwload_args):
 
 
 def firmware(name, image, memory="16M", accel="tcg", extra=""):
-    """A firmware guest: hot (TCG) or kvm-firmware-guest; it reports '.' and '!' on the console."""
+    """A firmware guest: hot (TCG) or kvm-firmware-guest; it reports '.' and '!' on the console.
+
+    Under KVM the plainest CPU model: the guest needs nothing, and a nested host may not give more.
+    """
+    cpu = "cpu = qemu64\n" if accel == "kvm" else ""
     return (
-        f"[vm]\nname = {name}\nmemory = {memory}\ncpus = 1\naccel = {accel}\n"
+        f"[vm]\nname = {name}\nmemory = {memory}\ncpus = 1\naccel = {accel}\n{cpu}"
         f"firmware = {paths.GUEST}/{image}.bin\n{extra}"
     )

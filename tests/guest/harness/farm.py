@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Several hosts that know one another, and the moves of a VM between them."""
+import json
 import time
 
 from .beats import Beats, now_ns
@@ -57,8 +58,9 @@ class Farm:
 def move(farm, vm, source, target, *options, timeout=120):
     """Migrates and returns (job, begin_ns, end_ns); the exit code must be 0."""
     begin = now_ns()
-    job = farm[source].godwit_json("migrate", vm, "--to", target, *options, timeout=timeout)
-    return job, begin, now_ns()
+    done = farm[source].godwit("migrate", vm, "--to", target, "--json", *options, timeout=timeout)
+    end = now_ns()
+    return json.loads(done.stdout.splitlines()[-1]), begin, end  # one line for each change of the job
 
 
 def wait_beating(beats, source, timeout=30, count=200):

@@ -139,6 +139,7 @@ void gw_render_job_list(FILE *out, const json_t *jobs)
 		RIGHT("TOTAL"), RIGHT("DOWNTIME"), LEFT("STEP"),
 	};
 	struct gw_table *t = gw_table_new(columns, GW_ARRAY_SIZE(columns));
+	gw_time_ns down;
 	char buf[32];
 	size_t i;
 	json_t *job;
@@ -155,8 +156,8 @@ void gw_render_job_list(FILE *out, const json_t *jobs)
 		gw_table_cell(t, "%s", gw_render_time(buf, sizeof(buf), gw_json_real(job, "created")));
 		gw_table_cell(t, "%s",
 		              gw_format_duration(buf, sizeof(buf), gw_json_int(report, "total_ns", -1)));
-		gw_table_cell(t, "%s",
-		              gw_format_duration(buf, sizeof(buf), gw_json_int(report, "downtime_ns", -1)));
+		down = gw_json_int(report, "downtime_ns", 0); /* 0: it was never stopped */
+		gw_table_cell(t, "%s", gw_format_duration(buf, sizeof(buf), down > 0 ? down : -1));
 		gw_table_cell(t, "%s", gw_json_text(job, gw_json_bool(job, "final") ? "error" : "step"));
 	}
 	gw_table_print(t, out, 0);

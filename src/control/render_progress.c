@@ -59,7 +59,7 @@ static void fill_parts(char parts[N_PARTS][PART_MAX], const json_t *progress)
 	}
 }
 
-/* "copying pass 2", or "preparing (waiting for the target)". */
+/* "copying pass 2", "preparing (waiting for the target)", or "done". */
 static void fill_head(char *buf, size_t len, const json_t *job)
 {
 	const json_t *progress = json_object_get(job, "progress");
@@ -70,7 +70,7 @@ static void fill_head(char *buf, size_t len, const json_t *job)
 	gw_clean_text(step, sizeof(step), gw_json_text(job, "step"));
 	if (!strcmp(state, "copying") && pass > 0)
 		snprintf(buf, len, "%s pass %lld", state, (long long)pass);
-	else if (step[0] && strcmp(step, state))
+	else if (step[0] && strcmp(step, state) && !gw_json_bool(job, "final"))
 		snprintf(buf, len, "%s (%s)", state, step);
 	else
 		snprintf(buf, len, "%s", state);

@@ -22,7 +22,7 @@ static const struct act to_beta[] = {
 	{ "copying", "pass 3", 3, false, "here" },
 	{ "switching", "device state", 3, false, "here" },
 	{ "committed", "clean-up", 3, false, "there" },
-	{ "done", "", 3, true, "there" },
+	{ "done", "clean-up", 3, true, "there" },
 };
 static const struct act to_slow[] = {
 	{ "preparing", "waiting for the target", 0, false, "here" },

@@ -176,9 +176,9 @@ static void each_end_of_a_job_has_its_sentence(void **state)
 
 static void a_dry_run_predicts_only_what_is_known_X4(void **state)
 {
-	json_t *dry = json_pack("{s:b, s:[s], s:{s:I, s:I, s:I}}", "possible", 0, "reasons", "no \x1b memory",
-	                        "prediction", "ram_used_bytes", (json_int_t)2 << 30, "bandwidth_Bps",
-	                        (json_int_t)800000000, "total_ns", 3 * GW_NS_PER_S);
+	json_t *dry = json_pack("{s:b, s:[s], s:{s:I, s:I, s:I}}", "possible", 0, "reasons",
+	                        "no \x1b memory", "prediction", "ram_used_bytes", (json_int_t)2 << 30,
+	                        "bandwidth_Bps", (json_int_t)800000000, "total_ns", 3 * GW_NS_PER_S);
 	struct page p;
 
 	page_open(&p);
@@ -187,12 +187,13 @@ static void a_dry_run_predicts_only_what_is_known_X4(void **state)
 	json_object_set_new(dry, "possible", json_true());
 	json_object_set_new(dry, "reasons", json_array());
 	gw_render_dry_run(p.out, "web1", "beta", dry);
-	assert_string_equal(page_close(&p),
-	                    "web1 cannot move to beta\n  - no ? memory\n"
-	                    "prediction: 2.00 GiB of memory in use at 800 MB/s, about 3.00 s in all\n"
-	                    "web1 can move to beta\n"
-	                    "prediction: 2.00 GiB of memory in use; how fast it moves is not known before the "
-	                    "first time\n");
+	assert_string_equal(
+		page_close(&p),
+		"web1 cannot move to beta\n  - no ? memory\n"
+		"prediction: 2.00 GiB of memory in use at 800 MB/s, about 3.00 s in all\n"
+		"web1 can move to beta\n"
+		"prediction: 2.00 GiB of memory in use; how fast it moves is not known before the "
+		"first time\n");
 	free(p.text);
 	json_decref(dry);
 }
@@ -306,6 +307,22 @@ static void elsewhere_lines_come_at_changes_and_once_a_second(void **state)
 	json_decref(switching);
 }
 
+static void a_final_job_shows_no_step_and_a_job_never_stopped_no_downtime(void **state)
+{
+	json_t *done = fake_job("m-1", "beta", 99, false), *jobs;
+	struct page p;
+	char buf[128];
+
+	assert_string_equal(gw_progress_text(buf, sizeof(buf), done), "done");
+	json_object_set_new(json_object_get(done, "report"), "downtime_ns", json_integer(0));
+	jobs = json_pack("[o]", done);
+	page_open(&p);
+	gw_render_job_list(p.out, jobs);
+	contains(page_close(&p), "  12.30 s         -  -\n");
+	free(p.text);
+	json_decref(jobs);
+}
+
 static void json_progress_is_one_object_per_line_and_nothing_else(void **state)
 {
 	json_t *job = fake_job("m-1", "beta", 3, false), *again;
@@ -339,6 +356,7 @@ int main(void)
 		cmocka_unit_test(the_progress_bar_never_exceeds_its_width_and_keeps_what_matters),
 		cmocka_unit_test(a_terminal_gets_one_line_redrawn_and_removed),
 		cmocka_unit_test(elsewhere_lines_come_at_changes_and_once_a_second),
+		cmocka_unit_test(a_final_job_shows_no_step_and_a_job_never_stopped_no_downtime),
 		cmocka_unit_test(json_progress_is_one_object_per_line_and_nothing_else),
 	};
 

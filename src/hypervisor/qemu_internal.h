@@ -103,14 +103,14 @@ struct gw_qemu {
 	int pidfd;
 	int log_fd; /* for last words, also after the file is gone; or -1 */
 
-	/* One at a time connects, and one save is begun or cancelled at a time. Taken before `lock`. */
-	pthread_mutex_t connect_lock;
-	pthread_mutex_t save_lock;
+	pthread_mutex_t connect_lock; /* one at a time connects; taken before `lock` */
 
 	pthread_mutex_t lock;
+	pthread_cond_t gate_left;
 	/* Protected by lock. */
 	struct gw_qmp *qmp; /* NULL or dead: connect again */
 	bool destroyed;
+	bool gate_taken;    /* a save is being begun or cancelled */
 
 	atomic_bool loaded;     /* device state is known to be in: resume() may run it */
 	atomic_bool load_begun;

@@ -347,7 +347,7 @@ static void op_free(struct gw_vm *vm)
 		close(q->log_fd);
 	gw_qemu_record_done(&q->rec);
 	pthread_mutex_destroy(&q->connect_lock);
-	pthread_mutex_destroy(&q->save_lock);
+	pthread_cond_destroy(&q->gate_left);
 	pthread_mutex_destroy(&q->lock);
 	free(q);
 }

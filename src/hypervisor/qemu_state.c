@@ -218,12 +218,27 @@ static int hand_over_fd(struct gw_qemu *q, const char *command, int fd, gw_time_
 	return r;
 }
 
-static int lock_until(pthread_mutex_t *m, gw_time_ns deadline)
+/* One at a time begins or cancels a save. */
+static int gate_enter(struct gw_qemu *q, gw_time_ns deadline)
 {
 	struct timespec until = { .tv_sec = deadline / GW_NS_PER_S, .tv_nsec = deadline % GW_NS_PER_S };
+	int r = 0;
+	GW_LOCKED(&q->lock);
 
-	return deadline == GW_TIME_NEVER ? -pthread_mutex_lock(m) :
-	       -pthread_mutex_clocklock(m, CLOCK_MONOTONIC, &until);
+	while (q->gate_taken && r == 0)
+		r = deadline == GW_TIME_NEVER ? pthread_cond_wait(&q->gate_left, &q->lock) :
+		    pthread_cond_timedwait(&q->gate_left, &q->lock, &until);
+	if (r == 0)
+		q->gate_taken = true;
+	return -r;
+}
+
+static void gate_leave(struct gw_qemu *q)
+{
+	GW_LOCKED(&q->lock);
+
+	q->gate_taken = false;
+	pthread_cond_signal(&q->gate_left);
 }
 
 static int save_outcome(struct gw_qemu *q, enum migration_end end, gw_time_ns deadline,
@@ -252,12 +267,12 @@ int gw_qemu_save_state(struct gw_vm *vm, int fd, gw_time_ns deadline, struct gw_
 		return r;
 	q->cancel_wanted = false;
 	q->saving = true;
-	r = lock_until(&q->save_lock, deadline);
+	r = gate_enter(q, deadline);
 	if (r == 0) {
 		since = gw_qmp_events(qmp);
 		r = q->cancel_wanted ? gw_error_set(err, -ECANCELED, "VM %s: cancelled", q->name) :
 		    hand_over_fd(q, "migrate", fd, deadline, err);
-		pthread_mutex_unlock(&q->save_lock);
+		gate_leave(q);
 	} else {
 		gw_error_set(err, r, "VM %s: another save of its device state does not end", q->name);
 	}
@@ -271,12 +286,12 @@ int gw_qemu_save_state(struct gw_vm *vm, int fd, gw_time_ns deadline, struct gw_
 	return r;
 }
 
-static int cancel_locked(struct gw_qemu *q, struct gw_qmp *qmp, gw_time_ns deadline,
+static int cancel_gated(struct gw_qemu *q, struct gw_qmp *qmp, gw_time_ns deadline,
                          bool *ret_running, uint64_t *ret_since, struct gw_error *err)
 {
 	struct gw_qmp_call call = { .command = "migrate_cancel" };
 	char status[32];
-	int r = lock_until(&q->save_lock, deadline);
+	int r = gate_enter(q, deadline);
 
 	if (r < 0)
 		return gw_error_set(err, r, "VM %s: QEMU does not answer", q->name);
@@ -286,7 +301,7 @@ static int cancel_locked(struct gw_qemu *q, struct gw_qmp *qmp, gw_time_ns deadl
 		json_decref(call.reply);
 		r = query_migration(q, deadline, status, sizeof(status), NULL, 0, err);
 	}
-	pthread_mutex_unlock(&q->save_lock);
+	gate_leave(q);
 	if (r == 0)
 		*ret_running = strcmp(status, "none") != 0 && migration_end(status) == END_NONE;
 	return r;
@@ -305,7 +320,7 @@ int gw_qemu_cancel_save(struct gw_vm *vm, gw_time_ns deadline, struct gw_error *
 	r = gw_qemu_qmp(q, deadline, &qmp, err);
 	if (r < 0)
 		return r;
-	r = cancel_locked(q, qmp, deadline, &running, &since, err);
+	r = cancel_gated(q, qmp, deadline, &running, &since, err);
 	if (r == 0 && running) {
 		r = gw_qmp_wait_event(qmp, since, is_migration_end, &end, deadline, err);
 		if (r < 0)

@@ -50,7 +50,7 @@ static const unsigned char guest_code[] = {
 static const unsigned char guest_reset[] = { 0xea, 0x00, 0x00, 0x00, 0xf0 }; /* ljmp $0xf000,$0 */
 
 struct fixture {
-	char dir[64];
+	char dir[64], ram_dir[64];
 	struct gw_qemu_host source, target;
 };
 
@@ -89,14 +89,14 @@ static char *text_of(const char *fmt, ...)
 	return text;
 }
 
-static void make_host(struct gw_qemu_host *h, const char *dir, const char *name)
+static void make_host(struct gw_qemu_host *h, const struct fixture *f, const char *name)
 {
 	const char *binary = getenv("GODWIT_TEST_QEMU");
 
 	h->binary = strdup(binary ? binary : "qemu-system-x86_64");
 	h->shim = strdup(getenv("GODWIT_TEST_SHIM"));
-	h->run_dir = text_of("%s/%s", dir, name);
-	h->ram_dir = strdup("/dev/shm");
+	h->run_dir = text_of("%s/%s", f->dir, name);
+	h->ram_dir = strdup(f->ram_dir);
 	OK(gw_qemu_probe(h, &err));
 }
 
@@ -118,9 +118,35 @@ static int setup(void **state)
 	assert_non_null(mkdtemp(f->dir));
 	snprintf(path, sizeof(path), "%s/guest.rom", f->dir);
 	write_firmware(path);
-	make_host(&f->source, f->dir, "a");
-	make_host(&f->target, f->dir, "b");
+	snprintf(f->ram_dir, sizeof(f->ram_dir), "/dev/shm/gw-test-qemu-XXXXXX");
+	assert_non_null(mkdtemp(f->ram_dir));
+	make_host(&f->source, f, "a");
+	make_host(&f->target, f, "b");
 	*state = f;
+	return 0;
+}
+
+/* A test that fails leaves its VMs behind: their command lines name the fixture's folder. */
+static void kill_leftovers(const struct fixture *f)
+{
+	gw_autodir DIR *proc = opendir("/proc");
+	struct dirent *e;
+
+	while ((e = readdir(proc))) {
+		gw_autofree char *text = NULL;
+		char path[300];
+		size_t len;
+
+		snprintf(path, sizeof(path), "/proc/%s/cmdline", e->d_name);
+		if (atoi(e->d_name) > 1 && gw_read_file(path, 1 << 20, &text, &len) == 0 &&
+		    memmem(text, len, f->dir, strlen(f->dir)))
+			kill(atoi(e->d_name), SIGKILL);
+	}
+}
+
+static int after_each(void **state)
+{
+	kill_leftovers(*state);
 	return 0;
 }
 
@@ -131,8 +157,18 @@ static int teardown(void **state)
 	done_host(&f->source);
 	done_host(&f->target);
 	gw_remove_tree(f->dir);
+	gw_remove_tree(f->ram_dir);
 	free(f);
 	return 0;
+}
+
+/* Returns when it has stopped: from then on it answers nothing. */
+static void stop_process(pid_t pid)
+{
+	siginfo_t info;
+
+	kill(pid, SIGSTOP);
+	assert_int_equal(waitid(P_PID, (id_t)pid, &info, WSTOPPED), 0);
 }
 
 static struct gw_vm_def *define(const struct fixture *f, const char *name, const char *more)
@@ -524,7 +560,7 @@ static void a_qemu_that_does_not_answer_is_adopted_and_destroyed(void **state)
 	struct gw_vm *vm = start(&f->source, def, false);
 	struct gw_ram_region r = ram(vm);
 
-	kill(vm->ops->pid(vm), SIGSTOP);
+	stop_process(vm->ops->pid(vm));
 	assert_int_equal(vm->ops->pause(vm, gw_deadline_in(100 * GW_NS_PER_MS), &err), -ETIMEDOUT);
 	vm->ops->free(vm);
 	OK(gw_qemu_adopt(&f->source, def, &vm, &err));
@@ -617,7 +653,7 @@ static void x1_an_operation_ends_when_qemu_is_killed_in_the_middle(void **state)
 		else if (op == OP_SAVE)
 			OK(vm->ops->pause(vm, soon(), &err));
 		if (op != OP_LOAD_WAIT && op != OP_SAVE)
-			kill(vm->ops->pid(vm), SIGSTOP);
+			stop_process(vm->ops->pid(vm));
 		pthread_create(&thread, NULL, run_op, &v);
 		clock_gettime(CLOCK_REALTIME, &until);
 		until.tv_nsec += 20000000;
@@ -629,7 +665,7 @@ static void x1_an_operation_ends_when_qemu_is_killed_in_the_middle(void **state)
 			struct pollfd p = { .fd = pair[1], .events = POLLIN };
 
 			assert_int_equal(poll(&p, 1, 10000), 1);
-			kill(vm->ops->pid(vm), SIGSTOP);
+			stop_process(vm->ops->pid(vm));
 		}
 		killed = gw_now_ns();
 		kill(vm->ops->pid(vm), SIGKILL);
@@ -715,26 +751,28 @@ static void a_tap_joins_its_bridge_and_goes_with_the_vm(void **state)
 	gw_vm_def_free(def);
 }
 
+#define VM_TEST(test) cmocka_unit_test_setup_teardown(test, NULL, after_each)
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(n5_device_state_moves_while_paused_and_the_guest_goes_on),
-		cmocka_unit_test(n5_a_small_pc_machine_moves_too),
-		cmocka_unit_test(x5_the_guest_moves_under_kvm),
-		cmocka_unit_test(ram_is_where_the_memory_map_says_and_page_tables_populate),
-		cmocka_unit_test(pausing_twice_and_resuming_twice_is_harmless),
-		cmocka_unit_test(a_vm_without_its_state_is_never_run),
-		cmocka_unit_test(w7_the_source_runs_again_after_its_state_was_saved),
-		cmocka_unit_test(w7_a_save_that_nobody_reads_is_cancelled_within_a_second),
-		cmocka_unit_test(a_damaged_state_is_told_in_qemus_own_words),
-		cmocka_unit_test(an_adopted_vm_is_the_same_vm),
-		cmocka_unit_test(what_a_dead_vm_left_is_swept),
-		cmocka_unit_test(a_qemu_that_does_not_answer_is_adopted_and_destroyed),
-		cmocka_unit_test(a_start_that_fails_leaves_nothing_and_says_why),
-		cmocka_unit_test(x1_an_operation_ends_when_qemu_is_killed_in_the_middle),
-		cmocka_unit_test(x3_facts_of_like_vms_agree_and_differences_are_named),
-		cmocka_unit_test(x3_every_reason_against_a_definition_is_listed),
-		cmocka_unit_test(a_tap_joins_its_bridge_and_goes_with_the_vm),
+		VM_TEST(n5_device_state_moves_while_paused_and_the_guest_goes_on),
+		VM_TEST(n5_a_small_pc_machine_moves_too),
+		VM_TEST(x5_the_guest_moves_under_kvm),
+		VM_TEST(ram_is_where_the_memory_map_says_and_page_tables_populate),
+		VM_TEST(pausing_twice_and_resuming_twice_is_harmless),
+		VM_TEST(a_vm_without_its_state_is_never_run),
+		VM_TEST(w7_the_source_runs_again_after_its_state_was_saved),
+		VM_TEST(w7_a_save_that_nobody_reads_is_cancelled_within_a_second),
+		VM_TEST(a_damaged_state_is_told_in_qemus_own_words),
+		VM_TEST(an_adopted_vm_is_the_same_vm),
+		VM_TEST(what_a_dead_vm_left_is_swept),
+		VM_TEST(a_qemu_that_does_not_answer_is_adopted_and_destroyed),
+		VM_TEST(a_start_that_fails_leaves_nothing_and_says_why),
+		VM_TEST(x1_an_operation_ends_when_qemu_is_killed_in_the_middle),
+		VM_TEST(x3_facts_of_like_vms_agree_and_differences_are_named),
+		VM_TEST(x3_every_reason_against_a_definition_is_listed),
+		VM_TEST(a_tap_joins_its_bridge_and_goes_with_the_vm),
 	};
 
 	if (!getenv("GODWIT_TEST_SHIM")) {

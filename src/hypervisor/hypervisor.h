@@ -63,7 +63,8 @@ struct gw_hypervisor_ops {
 
 	/* Paused VM: writes the device state (everything but shared RAM) to fd and returns when the VMM
 	 * reports it complete. Does not close fd (but the VMM's copy is closed: the reader sees EOF).
-	 * A reader must drain fd concurrently. */
+	 * A reader must drain fd concurrently. fd should be a socket: on a pipe that nobody reads a
+	 * cancelled save cannot end before its reading end is closed. */
 	int (*save_state)(struct gw_vm *vm, int fd, gw_time_ns deadline, struct gw_error *err);
 	/* From any thread: ends a running save_state and waits until the VMM says that it has ended.
 	 * 0 when nothing was running. After it, resume() is allowed. */

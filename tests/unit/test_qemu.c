@@ -8,6 +8,7 @@
 #include <linux/userfaultfd.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -17,6 +18,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -106,6 +108,8 @@ static void done_host(struct gw_qemu_host *h)
 	free(h->shim);
 	free(h->run_dir);
 	free(h->ram_dir);
+	free(h->thp_dir);
+	free(h->hugetlb_dir);
 	gw_qemu_caps_done(&h->caps);
 }
 
@@ -144,9 +148,28 @@ static void kill_leftovers(const struct fixture *f)
 	}
 }
 
+static int huge_pages_taken;
+
+/* Changes the number of reserved huge pages by `more`. */
+static bool reserve_huge_pages(int more)
+{
+	gw_autofile FILE *f = fopen("/proc/sys/vm/nr_hugepages", "r+e");
+	int n;
+
+	if (!f || fscanf(f, "%d", &n) != 1)
+		return false;
+	rewind(f);
+	if (fprintf(f, "%d\n", n + more) < 0 || fflush(f) != 0)
+		return false;
+	huge_pages_taken += more;
+	return true;
+}
+
 static int after_each(void **state)
 {
 	kill_leftovers(*state);
+	if (huge_pages_taken)
+		reserve_huge_pages(-huge_pages_taken);
 	return 0;
 }
 
@@ -588,6 +611,58 @@ static void a_start_that_fails_leaves_nothing_and_says_why(void **state)
 	gw_vm_def_free(def);
 }
 
+/* ---- huge pages ---- */
+
+static uint64_t smaps_kib(pid_t pid, uint64_t hva, const char *key)
+{
+	gw_autofree char *text = NULL;
+	char pattern[64];
+	size_t len;
+	char *at;
+
+	snprintf(pattern, sizeof(pattern), "/proc/%d/smaps", (int)pid);
+	assert_int_equal(gw_read_file(pattern, 16 << 20, &text, &len), 0);
+	snprintf(pattern, sizeof(pattern), "\n%lx-", (unsigned long)hva);
+	at = strstr(text, pattern);
+	assert_non_null(at);
+	at = strstr(at, key);
+	assert_non_null(at);
+	return strtoull(at + strlen(key), NULL, 10);
+}
+
+static void check_backing(struct fixture *f, const char *settings, uint64_t page_size, const char *key)
+{
+	struct gw_vm_def *def = define(f, "huge", settings);
+	struct gw_vm *vm = start(&f->source, def, false);
+	struct gw_ram_region r = ram(vm);
+
+	assert_int_equal(r.page_size_bytes, page_size);
+	assert_int_equal(r.hva % (2 * GW_MIB), 0);
+	OK(vm->ops->populate(vm, r.hva, r.size_bytes, &err));
+	assert_int_equal(smaps_kib(vm->ops->pid(vm), r.hva, key), r.size_bytes / GW_KIB);
+	end(vm);
+	gw_vm_def_free(def);
+}
+
+static void v5_ram_on_huge_pages_is_mapped_by_huge_pages(void **state)
+{
+	struct fixture *f = *state;
+
+	if (geteuid() != 0 || unshare(CLONE_NEWNS) < 0 ||
+	    mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+		skip();
+	f->source.thp_dir = text_of("%s/thp", f->ram_dir);
+	f->source.hugetlb_dir = text_of("%s/hugetlb", f->ram_dir);
+	assert_int_equal(mkdir(f->source.thp_dir, 0700) | mkdir(f->source.hugetlb_dir, 0700), 0);
+	assert_int_equal(mount("tmpfs", f->source.thp_dir, "tmpfs", 0, "huge=always"), 0);
+	check_backing(f, "memory=8M\naccel=tcg\npages=thp\n", 4096, "\nShmemPmdMapped:");
+	umount(f->source.thp_dir);
+	assert_int_equal(mount("none", f->source.hugetlb_dir, "hugetlbfs", 0, "pagesize=2M"), 0);
+	if (reserve_huge_pages(4))
+		check_backing(f, "memory=8M\naccel=tcg\npages=hugetlb\n", 2 * GW_MIB, "\nPrivate_Hugetlb:");
+	umount(f->source.hugetlb_dir);
+}
+
 /* ---- QEMU dies in the middle ---- */
 
 enum op { OP_PAUSE, OP_RESUME, OP_SAVE, OP_LOAD_WAIT, OP_STATUS, OP_POPULATE, OP_USERFAULTFD, OPS };
@@ -769,6 +844,7 @@ int main(void)
 		VM_TEST(what_a_dead_vm_left_is_swept),
 		VM_TEST(a_qemu_that_does_not_answer_is_adopted_and_destroyed),
 		VM_TEST(a_start_that_fails_leaves_nothing_and_says_why),
+		VM_TEST(v5_ram_on_huge_pages_is_mapped_by_huge_pages),
 		VM_TEST(x1_an_operation_ends_when_qemu_is_killed_in_the_middle),
 		VM_TEST(x3_facts_of_like_vms_agree_and_differences_are_named),
 		VM_TEST(x3_every_reason_against_a_definition_is_listed),

@@ -828,7 +828,7 @@ static void a_tap_joins_its_bridge_and_goes_with_the_vm(void **state)
 
 #define VM_TEST(test) cmocka_unit_test_setup_teardown(test, NULL, after_each)
 
-int main(void)
+int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		VM_TEST(n5_device_state_moves_while_paused_and_the_guest_goes_on),
@@ -851,6 +851,8 @@ int main(void)
 		VM_TEST(a_tap_joins_its_bridge_and_goes_with_the_vm),
 	};
 
+	if (argc > 1)
+		cmocka_set_test_filter(argv[1]); /* e.g. "n5_*" */
 	if (!getenv("GODWIT_TEST_SHIM")) {
 		fprintf(stderr, "GODWIT_TEST_SHIM must name libgodwit-shim.so\n");
 		return 2;

@@ -169,7 +169,7 @@ class Guest:
         self.current, self.at = target, to
 
     def _move(self, source, target, mode, to):
-        address = self.spaces[to].address if len(self.spaces) > 1 else "127.0.0.1"
+        address = self.spaces[to].address
         set_up(source, mode)
         set_up(target, mode)
         target.qmp.execute("migrate-incoming", uri=f"tcp:{address}:{PORT}")

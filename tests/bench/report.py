@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import subprocess
+import time
 from statistics import median
 
 from harness import paths
@@ -15,8 +16,21 @@ from qemu_modes import MODES
 
 TITLES = {"godwit": "**Godwit**", **{name: f"QEMU {m.title}" for name, m in MODES.items()}}
 TITLES["floor"] = "*" + MODES["floor"].title + "*"
+BUSY = 0.1  # more than this of the CPU in use before the start is noise
 METRICS = ("gap_ms", "worst_gap_ms", "total_s", "wire_bytes", "ram_used_bytes", "kept_during_copy", "kept_after",
            "work_after_Bps", "extra_memory_bytes", "daemon_bytes")
+
+
+def busy_share(seconds=1.0):
+    """Share of all CPUs' time that something uses just now."""
+    def read():
+        with open("/proc/stat") as f:
+            times = [int(x) for x in f.readline().split()[1:9]]
+        return times[3] + times[4], sum(times)
+    idle, total = read()
+    time.sleep(seconds)
+    idle_after, total_after = read()
+    return 1 - (idle_after - idle) / max(1, total_after - total)
 
 
 def machine():
@@ -29,7 +43,7 @@ def machine():
         "cpus": os.cpu_count(),
         "kernel": platform.release(),
         "qemu": qemu[0].replace("QEMU emulator version ", "") if qemu else "unknown",
-        "load_before": os.getloadavg()[0],
+        "busy_before": busy_share(),
         "accel": "tcg",
         "guest_memory_kib": MEMORY_KIB,
     }
@@ -122,10 +136,12 @@ all modes move the same guest, in turns. Every figure is taken from outside, by 
 
 def markdown(info, results, rounds):
     summary = summarise(results)
+    warning = ["**The machine was busy with other work: these figures compare nothing.**", ""]
     lines = [
         "# Godwit and QEMU's own migration, measured", "",
         f"{info['date']}; {info['cpus']} x {info['cpu']}; Linux {info['kernel']}; QEMU {info['qemu']}; "
-        f"{rounds} rounds; load average before: {info['load_before']:.2f}.", "",
+        f"{rounds} rounds; CPU in use by others before: {info['busy_before'] * 100:.0f} %.", "",
+        *(warning if info["busy_before"] > BUSY else []),
         EXPLAINED.format(memory=MEMORY_KIB // 1024)]
     for link in dict.fromkeys(r.link for r in results):
         lines += [f"## {LINKS[link].title}", ""]
@@ -138,12 +154,14 @@ def markdown(info, results, rounds):
     compared = ratios(summary)
     if compared:
         lines += ["## Godwit over the best QEMU mode of each row (below 1 is better)", "",
-                  "| link | load | gap | best mode | total | best mode |", "|---|---|---|---|---|---|"]
+                  "| link | load | gap | best mode | total | best mode | godwitd MiB at peak |",
+                  "|---|---|---|---|---|---|---|"]
         for row in compared:
             cells = [LINKS[row["link"]].title, LOADS[row["load"]].title]
             for metric in ("gap_ms", "total_s"):
                 r = row.get(metric)
                 cells += [f"{r['ratio']:.2f}", TITLES[r["qemu_mode"]]] if r else ["-", "-"]
+            cells.append(_one(summary[row["link"], row["load"], "godwit"], "daemon_bytes", "{:.0f}", 1 / (1 << 20)))
             lines.append("| " + " | ".join(cells) + " |")
         lines.append("")
     return "\n".join(lines)

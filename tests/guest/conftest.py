@@ -45,7 +45,7 @@ def pytest_runtest_makereport(item, call):
 def shut_down(farm):
     """Stops all VMs through the daemons and returns what remains although it should not."""
     for host in farm.hosts.values():
-        if host.process.poll() is not None:
+        if host.process is None or host.process.poll() is not None:
             host.start()
         for vm in host.vms():
             host.godwit("stop", vm, "--force", check=False)

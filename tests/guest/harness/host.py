@@ -51,13 +51,14 @@ class Host:
         self.log_path = self.folder / "godwitd.log"
         self.process = None
         self.faults = ""
+        self.settings = {}  # further keys of [godwitd]
         self.qemu = paths.QEMU
         for d in (self.run_dir, self.state_dir):
             d.mkdir()
 
     @property
     def address(self):
-        return f"{self.space.address if self.space.address else '127.0.0.1'}:{self.port}"
+        return f"{self.space.address}:{self.port}"
 
     @property
     def pid(self):
@@ -65,7 +66,7 @@ class Host:
 
     def argv(self):
         config = self.folder / "godwitd.conf"
-        lines = ["[godwitd]", f"name = {self.name}", "[hosts]"]
+        lines = ["[godwitd]", f"name = {self.name}", *(f"{k} = {v}" for k, v in self.settings.items()), "[hosts]"]
         lines += [f"{name} = {address}" for name, address in self.peers.items()]
         config.write_text("\n".join(lines) + "\n")
         return [

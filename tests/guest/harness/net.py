@@ -84,7 +84,8 @@ class Network:
         self.spaces = {}
         try:
             for i, name in enumerate(names):
-                self.spaces[name] = Namespace(f"{self.prefix}-{name}", f"10.77.0.{i + 1}")
+                address = f"10.77.0.{i + 1}" if len(names) > 1 else "127.0.0.1"
+                self.spaces[name] = Namespace(f"{self.prefix}-{name}", address)
             if len(names) == 2:
                 self._join_pair(*self.spaces.values())
             elif len(names) > 2:

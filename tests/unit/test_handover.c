@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The handover machines, path by path (X1). What they do together is in tests/sim/sim_handover.c. */
+/* The source's handover machine, path by path (X1). Both together: tests/sim/sim_handover.c. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -13,9 +13,6 @@
 #define S(name) GW_SOURCE_##name
 #define SE(name) GW_SOURCE_EV_##name
 #define SD(name) GW_SOURCE_DO_##name
-#define T(name) GW_TARGET_##name
-#define TE(name) GW_TARGET_EV_##name
-#define TD(name) GW_TARGET_DO_##name
 
 struct source_expect {
 	enum gw_source_event event;
@@ -113,6 +110,35 @@ static void test_source_cancel_while_begin(void **state)
 		    { SE(RECORDED), S(ABORTED), SD(SEND_ABORT) });
 }
 
+/* From every state before COMMIT a failure, of whatever kind, leads back. */
+static void test_source_failures(void **state)
+{
+	static const struct {
+		enum gw_source_state state;
+		enum gw_source_event event;
+		unsigned actions;
+	} rows[] = {
+		{ S(PREPARE), SE(FAILED), SD(RECORD_ABORT) },
+		{ S(PREPARE), SE(TARGET_LOST), SD(RECORD_ABORT) },
+		{ S(PREPARE), SE(VM_LOST), SD(RECORD_ABORT) },
+		{ S(COPY), SE(FAILED), UNDO },
+		{ S(COPY), SE(TARGET_LOST), UNDO },
+		{ S(COPY), SE(VM_LOST), UNDO },
+		{ S(STOP), SE(FAILED), UNDO },
+		{ S(STOP), SE(TARGET_LOST), UNDO },
+		{ S(SENT), SE(FAILED), UNDO },
+		{ S(SENT), SE(TARGET_LOST), UNDO },
+	};
+
+	for (size_t i = 0; i < GW_ARRAY_SIZE(rows); i++) {
+		struct gw_source_machine m = { .state = rows[i].state };
+
+		assert_true(gw_source_can_abort(&m));
+		assert_int_equal(gw_source_step(&m, rows[i].event), rows[i].actions);
+		assert_int_equal(m.state, S(ABORT));
+	}
+}
+
 static void test_source_commit_write_fails(void **state)
 {
 	struct gw_source_machine m = { 0 };
@@ -166,6 +192,38 @@ static void test_source_vmm_dies(void **state)
 	m = (struct gw_source_machine){ 0 };
 	WALK_SOURCE(&m, TO_COPY, { SE(VM_LOST), S(ABORT), UNDO },
 		    { SE(RECORDED), S(ABORTED), SD(SEND_ABORT) });
+}
+
+static void test_source_vmm_dies_late(void **state)
+{
+	struct gw_source_machine m = { 0 };
+
+	WALK_SOURCE(&m, TO_STOP, { SE(VM_LOST), S(SENT), SD(CANCEL_SAVE) | SD(ASK) },
+		    { SE(READY), S(COMMIT), SD(RECORD_COMMIT) });
+
+	/* While COMMIT is written: a failure must not lead to ABORT any more. */
+	m = (struct gw_source_machine){ 0 };
+	WALK_SOURCE(&m, TO_COMMIT, { SE(VM_LOST), S(COMMIT), 0 },
+		    { SE(RECORD_FAILED), S(UNKNOWN), SD(ALARM) },
+		    { SE(RETRY), S(COMMIT), SD(RECORD_COMMIT) });
+
+	m = (struct gw_source_machine){ 0 };
+	WALK_SOURCE(&m, TO_COMMIT, { SE(RECORD_FAILED), S(ABORT), UNDO },
+		    { SE(RECORD_FAILED), S(UNKNOWN), SD(ALARM) }, { SE(VM_LOST), S(UNKNOWN), 0 },
+		    { SE(RETRY), S(COMMIT), SD(RECORD_COMMIT) });
+}
+
+/* An operator made the target run while the source was UNKNOWN. */
+static void test_source_unknown_and_running(void **state)
+{
+	struct gw_source_machine m = { 0 };
+
+	WALK_SOURCE(&m, TO_STOP, { SE(FAILED), S(ABORT), UNDO },
+		    { SE(RECORD_FAILED), S(UNKNOWN), SD(ALARM) },
+		    { SE(RUNNING), S(COMMIT), SD(RECORD_COMMIT) },
+		    { SE(RECORD_FAILED), S(UNKNOWN), SD(ALARM) },
+		    { SE(RETRY), S(COMMIT), SD(RECORD_COMMIT) },
+		    { SE(RECORDED), S(COMMITTED), SD(SEND_COMMIT) });
 }
 
 static void test_source_restarts(void **state)
@@ -259,126 +317,14 @@ static void test_source_never(void **state)
 			}
 }
 
-struct target_expect {
-	enum gw_target_event event;
-	enum gw_target_state state;
-	unsigned actions;
-};
-
-static void walk_target(struct gw_target_machine *m, const struct target_expect *path, size_t n)
-{
-	for (size_t i = 0; i < n; i++) {
-		unsigned got = gw_target_step(m, path[i].event);
-
-		if (got != path[i].actions || m->state != path[i].state)
-			fail_msg("step %zu, %s: in %s with actions %#x, wanted %s with %#x", i,
-				 gw_target_event_name(path[i].event), gw_target_state_name(m->state), got,
-				 gw_target_state_name(path[i].state), path[i].actions);
-	}
-}
-
-#define WALK_TARGET(m, ...)                                                          \
-	walk_target(m, (const struct target_expect[]){ __VA_ARGS__ },                \
-		    GW_ARRAY_SIZE(((const struct target_expect[]){ __VA_ARGS__ })))
-
-#define TO_RECEIVE                                               \
-	{ TE(PREPARE), T(PREPARE), TD(CREATE) },                 \
-	{ TE(PREPARED), T(RECEIVE), TD(SEND_PREPARED) }
-#define TO_LOAD TO_RECEIVE, { TE(ALL_RECEIVED), T(LOAD), TD(LOAD) }
-#define TO_READY TO_LOAD, { TE(LOADED), T(READY), TD(SEND_READY) }
-#define OWNER (TD(RECORD_OWNER) | TD(SEND_RUNNING))
-
-static void test_target_moves(void **state)
-{
-	struct gw_target_machine m = { 0 };
-
-	WALK_TARGET(&m, TO_READY, { TE(COMMIT), T(COMMITTED), TD(FENCE_AND_RUN) },
-		    { TE(RAN), T(RUNNING), OWNER },
-		    { TE(COMMIT), T(RUNNING), OWNER }, { TE(ABORT), T(RUNNING), 0 },
-		    { TE(LINK_LOST), T(RUNNING), 0 });
-	assert_true(m.whole);
-}
-
-static void test_target_link_lost(void **state)
-{
-	struct gw_target_machine m = { 0 };
-
-	WALK_TARGET(&m, TO_RECEIVE, { TE(LINK_LOST), T(DISCARD), TD(DESTROY) },
-		    { TE(DESTROYED), T(GONE), 0 });
-	m = (struct gw_target_machine){ 0 };
-	WALK_TARGET(&m, TO_LOAD, { TE(LINK_LOST), T(DISCARD), TD(DESTROY) }, { TE(LOADED), T(DISCARD), 0 });
-	assert_false(m.whole);
-	m = (struct gw_target_machine){ 0 };
-	WALK_TARGET(&m, TO_READY, { TE(LINK_LOST), T(READY), TD(ASK) },
-		    { TE(ABORT), T(DISCARD), TD(DESTROY) });
-}
-
-static void test_target_failures(void **state)
-{
-	struct gw_target_machine m = { 0 };
-
-	WALK_TARGET(&m, TO_LOAD, { TE(FAILED), T(DISCARD), TD(DESTROY) | TD(SEND_FAILED) });
-	m = (struct gw_target_machine){ 0 };
-	WALK_TARGET(&m, TO_READY, { TE(FAILED), T(PART), TD(ASK) | TD(SEND_FAILED) },
-		    { TE(COMMIT), T(PART), TD(SEND_FAILED) | TD(ALARM) },
-		    { TE(ABORT), T(DISCARD), TD(DESTROY) });
-	assert_false(m.whole);
-	m = (struct gw_target_machine){ 0 };
-	WALK_TARGET(&m, TO_READY, { TE(COMMIT), T(COMMITTED), TD(FENCE_AND_RUN) },
-		    { TE(FAILED), T(COMMITTED), TD(SEND_FAILED) | TD(ALARM) },
-		    { TE(ABORT), T(COMMITTED), TD(ALARM) },
-		    { TE(COMMIT), T(COMMITTED), TD(FENCE_AND_RUN) });
-}
-
-static void test_target_restarts(void **state)
-{
-	struct gw_target_machine m = { 0 };
-
-	WALK_TARGET(&m, { TE(RESTARTED), T(READY), TD(ASK) },
-		    { TE(COMMIT), T(COMMITTED), TD(FENCE_AND_RUN) });
-	m = (struct gw_target_machine){ 0 };
-	WALK_TARGET(&m, { TE(RESTARTED_PART), T(PART), TD(ASK) },
-		    { TE(COMMIT), T(PART), TD(SEND_FAILED) | TD(ALARM) },
-		    { TE(LINK_LOST), T(PART), TD(ASK) });
-	m = (struct gw_target_machine){ 0 };
-	WALK_TARGET(&m, { TE(RESTARTED_RUNNING), T(RUNNING), OWNER });
-	m = (struct gw_target_machine){ 0 };
-	WALK_TARGET(&m, { TE(COMMIT), T(IDLE), TD(SEND_FAILED) | TD(ALARM) });
-}
-
-static void test_target_never(void **state)
-{
-	for (int s = 0; s < GW_TARGET_STATE_COUNT; s++)
-		for (int e = 0; e < GW_TARGET_EV_COUNT; e++) {
-			bool whole = s == T(READY) || s == T(COMMITTED) || s == T(RUNNING);
-			struct gw_target_machine m = { .state = s, .whole = whole };
-			unsigned did = gw_target_step(&m, e);
-
-			if (did & TD(FENCE_AND_RUN))
-				assert_true(whole && e == TE(COMMIT));
-			if (did & TD(DESTROY))
-				assert_true(s != T(COMMITTED) && s != T(RUNNING));
-			if ((did & TD(DESTROY)) && (s == T(READY) || s == T(PART)))
-				assert_int_equal(e, TE(ABORT));
-			if (did & TD(SEND_READY))
-				assert_true(m.whole);
-			assert_int_equal(m.whole, m.state == T(READY) || m.state == T(COMMITTED) ||
-						  m.state == T(RUNNING));
-		}
-}
-
 static void test_names(void **state)
 {
 	for (int s = 0; s < GW_SOURCE_STATE_COUNT; s++)
 		assert_non_null(gw_source_state_name(s));
 	for (int e = 0; e < GW_SOURCE_EV_COUNT; e++)
 		assert_non_null(gw_source_event_name(e));
-	for (int s = 0; s < GW_TARGET_STATE_COUNT; s++)
-		assert_non_null(gw_target_state_name(s));
-	for (int e = 0; e < GW_TARGET_EV_COUNT; e++)
-		assert_non_null(gw_target_event_name(e));
 	assert_string_equal(gw_source_state_name(GW_SOURCE_STATE_COUNT), "?");
-	assert_string_equal(gw_target_event_name(-1), "?");
+	assert_string_equal(gw_source_event_name(-1), "?");
 }
 
 #define TEST(text, fn) { .name = text, .test_func = fn }
@@ -396,6 +342,7 @@ int main(void)
 		TEST("X1 a BEGIN that cannot be written changes nothing", test_source_begin_fails),
 		TEST("X1 a cancel while BEGIN is written waits for its outcome",
 		     test_source_cancel_while_begin),
+		TEST("X1 every failure before COMMIT leads back", test_source_failures),
 		TEST("X1 a failed COMMIT write is overwritten by ABORT before the guest resumes",
 		     test_source_commit_write_fails),
 		TEST("X1 when COMMIT and ABORT both fail the guest stays paused and nobody guesses",
@@ -403,19 +350,17 @@ int main(void)
 		TEST("N1 a cancel is refused from the commit point on", test_source_cancel_after_commit),
 		TEST("X1 a source VMM that dies after the stop leaves the guest to a whole target",
 		     test_source_vmm_dies),
+		TEST("X1 a source VMM that dies while COMMIT is written closes the way back",
+		     test_source_vmm_dies_late),
+		TEST("X1 a target that an operator made run is followed", test_source_unknown_and_running),
 		TEST("X1 a restarted source makes what it reads durable before it tells",
 		     test_source_restarts),
 		TEST("X1 a target that runs uncommitted is never answered by a resume",
 		     test_source_contradictions),
 		TEST("X1 a target that asks hears only what is certain", test_source_answers),
 		TEST("X1 no order of events resumes, destroys or tells out of turn", test_source_never),
-		TEST("X1 the target runs on COMMIT and repeats RUNNING", test_target_moves),
-		TEST("X1 a lost link destroys before READY and asks after it", test_target_link_lost),
-		TEST("X1 a target that is not whole any more never runs", test_target_failures),
-		TEST("X1 a restarted target asks, or reports that it runs", test_target_restarts),
-		TEST("X1 no event makes a target run in part or destroys it undecided", test_target_never),
 		TEST("every state and event has a name", test_names),
 	};
 
-	return cmocka_run_group_tests_name("handover", tests, NULL, NULL);
+	return cmocka_run_group_tests_name("handover_source", tests, NULL, NULL);
 }

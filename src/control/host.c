@@ -378,7 +378,7 @@ void gw_host_stop(struct gw_host *h)
 	GW_LOCKED(&h->lock);
 	for (struct gw_job *j = h->jobs; j; j = j->next)
 		if (j->out)
-			gw_out_cancel(j->out);
+			gw_out_stop(j->out);
 	for (struct gw_host_vm *v = h->vms; v; v = v->next)
 		if (v->in)
 			gw_in_stop(v->in);

@@ -130,7 +130,7 @@ static void note_outcome(struct job_run *run, int r, const struct gw_error *err)
 	if (r == 0)
 		return;
 	if (j->timed_out)
-		snprintf(j->error, sizeof(j->error), "not finished within its time-out; the guest stays on this host");
+		snprintf(j->error, sizeof(j->error), "not finished within its time-out");
 	else if (!j->cancelled)
 		snprintf(j->error, sizeof(j->error), "%s", gw_error_text(err));
 }
@@ -145,46 +145,56 @@ static void log_outcome(const struct job_run *run, int r, enum gw_source_state s
 		               state == GW_SOURCE_UNKNOWN ? "the VM is paused, nobody guesses" : "the VM stays here");
 }
 
+/* Makes the outcome known; the lock is held. */
+static void publish(struct job_run *run, int r, const struct gw_error *err, enum gw_source_state state)
+{
+	note_outcome(run, r, err);
+	log_outcome(run, r, state);
+	json_decref(run->job->final); /* of an earlier UNKNOWN */
+	run->job->final = NULL;
+	gw_host_job_end(run->host, run->job);
+}
+
+/* The VM is no longer the migration's; the lock is held. */
+static void let_go(struct job_run *run, enum gw_source_state state)
+{
+	struct gw_host_vm *v = run->vm;
+
+	v->busy = GW_IDLE_VM;
+	v->job[0] = 0;
+	v->record = (struct gw_record){ .state = GW_RECORD_ABORTED, .epoch = v->record.epoch + 1 };
+	if (state == GW_SOURCE_DONE)
+		gw_host_drop_vm(run->host, v, true);
+	else if (v->ended && !v->note[0])
+		snprintf(v->note, sizeof(v->note), "its process ended during migration %s; 'godwit stop %s' clears it away",
+		         run->job->id, v->name);
+}
+
 static void *job_thread(void *arg)
 {
 	struct job_run *run = arg;
 	struct gw_host *h = run->host;
-	struct gw_error err = GW_ERROR_INIT;
 	enum gw_source_state state;
-	int r;
 
-	for (;;) {
-		r = gw_out_run(run->out, &err);
+	do {
+		struct gw_error err = GW_ERROR_INIT;
+		int r = gw_out_run(run->out, &err);
+
 		state = gw_out_state(run->out);
 		GW_LOCKED(&h->lock);
-		note_outcome(run, r, &err);
-		log_outcome(run, r, state);
-		json_decref(run->job->final); /* of an earlier UNKNOWN */
-		run->job->final = NULL;
-		gw_host_job_end(h, run->job);
+		if (r != -ESHUTDOWN)
+			publish(run, r, &err, state);
+		if (r == -ESHUTDOWN || (state == GW_SOURCE_UNKNOWN && atomic_load(&h->stopping)))
+			break; /* the journal tells the next start */
 		if (state != GW_SOURCE_UNKNOWN)
-			break;
-		if (atomic_load(&h->stopping))
-			goto leave; /* the journal tells the next start */
-		pthread_mutex_unlock(&h->lock);
-		gw_sleep_ns(GW_NS_PER_S);
-		pthread_mutex_lock(&h->lock);
-	}
+			let_go(run, state);
+	} while (state == GW_SOURCE_UNKNOWN && (gw_sleep_ns(GW_NS_PER_S), true));
 	{
 		GW_LOCKED(&h->lock);
 		run->job->out = NULL;
 		run->job->vm = NULL;
-		run->vm->busy = GW_IDLE_VM;
-		run->vm->job[0] = 0;
-		run->vm->record = (struct gw_record){ .state = GW_RECORD_ABORTED, .epoch = run->vm->record.epoch + 1 };
-		if (state == GW_SOURCE_DONE) {
-			gw_host_drop_vm(h, run->vm, true);
-		} else if (run->vm->ended && !run->vm->note[0]) {
-			snprintf(run->vm->note, sizeof(run->vm->note), "its process ended during migration %s", run->job->id);
-		}
 		gw_host_job_changed(h, run->job);
 	}
-leave:
 	gw_out_free(run->out);
 	free(run);
 	return NULL;
@@ -258,7 +268,7 @@ static int check_movable(struct gw_host_vm *v, struct gw_error *err)
 	if (r < 0)
 		return r;
 	if (status != GW_VM_RUNNING)
-		return gw_error_set(err, EINVAL, "VM '%s' is not running (%s)", v->name, gw_vm_status_name(status));
+		return gw_error_set(err, EBUSY, "VM '%s' is not running (%s)", v->name, gw_vm_status_name(status));
 	return v->vm->ops->ram(v->vm, regions, &n, err);
 }
 

@@ -56,7 +56,7 @@ json_t *gw_report_json(const struct gw_report *r)
 	                 (json_int_t)r->ram_used_bytes, "channels", (int)r->channels, "tracing",
 	                 r->tracing ? r->tracing : "", "setup", phases_json(&r->setup), "passes", passes, "downtime",
 	                 phases_json(&r->downtime), "cleanup", phases_json(&r->cleanup), "verify", verify_json(r),
-	                 "decision", listed ? r->decisions[listed - 1].reason : "");
+	                 "decision", r->why);
 }
 
 static json_t *time_or_null(gw_time_ns ns)

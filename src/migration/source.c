@@ -21,6 +21,7 @@
 
 #define NO_EVENT ((enum gw_source_event)-1)
 #define RETRY_NS (500 * GW_NS_PER_MS)
+#define COMPLAIN_NS (60 * GW_NS_PER_S)
 
 void gw_out_set_step(struct gw_out *o, const char *step)
 {
@@ -38,6 +39,12 @@ void gw_out_add_phase(struct gw_out *o, size_t phases_offset, const char *name, 
 	gw_phase_add((struct gw_phases *)((char *)&o->report + phases_offset), name, ns);
 }
 
+static bool stopping(struct gw_out *o)
+{
+	GW_LOCKED(&o->lock);
+	return o->stop;
+}
+
 /* The oldest posted event, or NO_EVENT. The wake-up is taken back unless a cancel stands. */
 static enum gw_source_event take_posted(struct gw_out *o)
 {
@@ -46,14 +53,14 @@ static enum gw_source_event take_posted(struct gw_out *o)
 
 	GW_LOCKED(&o->lock);
 	if (o->n_events == 0) {
-		if (!o->cancelled)
+		if (!o->cancelled && !o->stop)
 			eventfd_read(o->cancel_fd, &ignored);
 		return NO_EVENT;
 	}
 	ev = o->events[0];
 	o->n_events--;
 	memmove(o->events, o->events + 1, o->n_events * sizeof(o->events[0]));
-	if (o->n_events == 0 && !o->cancelled)
+	if (o->n_events == 0 && !o->cancelled && !o->stop)
 		eventfd_read(o->cancel_fd, &ignored);
 	return ev;
 }
@@ -70,6 +77,13 @@ static void prefer_target_words(struct gw_out *o)
 		gw_peer_failure(&f, body, &o->failure);
 }
 
+static bool vm_died(struct gw_out *o)
+{
+	enum gw_vm_status status;
+
+	return o->config.vm && o->config.vm->ops->status(o->config.vm, &status, NULL) == 0 && status == GW_VM_DEAD;
+}
+
 /* What a failed action means: something posted may be the true reason. */
 static enum gw_source_event failed(struct gw_out *o, int code)
 {
@@ -77,6 +91,9 @@ static enum gw_source_event failed(struct gw_out *o, int code)
 
 	if (code == -ECONNRESET || code == -EPIPE)
 		prefer_target_words(o);
+	/* A VMM that died may have caused any other failure, and must be named first (see handover.h). */
+	if (ev == NO_EVENT && vm_died(o))
+		ev = GW_SOURCE_EV_VM_LOST;
 	if (ev == GW_SOURCE_EV_VM_LOST)
 		gw_error_set(&o->failure, ESRCH, "the VM's process ended during the migration");
 	return ev == NO_EVENT ? GW_SOURCE_EV_FAILED : ev;
@@ -155,8 +172,6 @@ static enum gw_source_event do_stop_and_send(struct gw_out *o)
 
 	gw_out_set_step(o, "switching over");
 	r = gw_out_stop_and_send(o, &o->failure);
-	if (r == -ESRCH)
-		return GW_SOURCE_EV_VM_LOST;
 	return r < 0 ? failed(o, r) : GW_SOURCE_EV_ALL_SENT;
 }
 
@@ -217,8 +232,11 @@ static enum gw_source_event do_send_commit(struct gw_out *o)
 			return ev;
 		pause_before_retry(o);
 	}
-	gw_log_warning(o->config.vm_name, "committed to %s, which has not confirmed yet: %s", o->config.target_name,
-	               gw_error_text(&err));
+	if (gw_now_ns() >= o->next_complaint) {
+		gw_log_warning(o->config.vm_name, "committed to %s, which has not confirmed yet: %s",
+		               o->config.target_name, gw_error_text(&err));
+		o->next_complaint = gw_deadline_in(COMPLAIN_NS);
+	}
 	ev = take_posted(o);
 	return ev == NO_EVENT ? GW_SOURCE_EV_FAILED : ev;
 }
@@ -232,7 +250,7 @@ static enum gw_source_event do_ask(struct gw_out *o)
 	gw_out_set_step(o, "asking the target whether it holds the whole VM");
 	if (o->control_fd >= 0)
 		close(gw_steal_fd(&o->control_fd));
-	for (;;) {
+	while (!stopping(o)) {
 		if (gw_out_tell(o, GW_WIRE_ANSWER_WAIT, &ev, &err) == 0)
 			return ev;
 		pause_before_retry(o);
@@ -240,6 +258,7 @@ static enum gw_source_event do_ask(struct gw_out *o)
 		if (ev != NO_EVENT)
 			return ev;
 	}
+	return NO_EVENT;
 }
 
 /* The way back. */
@@ -250,8 +269,12 @@ static enum gw_source_event do_cancel_save(struct gw_out *o)
 
 	gw_out_set_step(o, "undoing");
 	gw_out_close_pipeline(o);
-	if (o->config.vm && o->config.vm->ops->cancel_save(o->config.vm, gw_deadline_in(10 * GW_NS_PER_S), &err) < 0)
-		gw_log_warning(o->config.vm_name, "ending the device state transfer: %s", gw_error_text(&err));
+	/* Resuming beside a save that goes on could leave the guest paused for ever: no way on before its end. */
+	while (o->config.vm && !stopping(o) &&
+	       o->config.vm->ops->cancel_save(o->config.vm, gw_deadline_in(10 * GW_NS_PER_S), &err) < 0 && !vm_died(o)) {
+		gw_log_error(o->config.vm_name, "ending the device state transfer: %s", gw_error_text(&err));
+		gw_sleep_ns(RETRY_NS);
+	}
 	return NO_EVENT;
 }
 
@@ -316,6 +339,9 @@ static enum gw_source_event do_alarm(struct gw_out *o)
 		GW_LOCKED(&o->lock);
 		m = o->machine;
 	}
+	if (m.state == o->alarmed)
+		return NO_EVENT; /* said already */
+	o->alarmed = m.state;
 	gw_log_error(o->config.vm_name, "ALARM: migration to %s is in state %s and needs an operator: %s",
 	             o->config.target_name, gw_source_state_name(m.state), gw_error_text(&o->failure));
 	return NO_EVENT;
@@ -422,6 +448,8 @@ int gw_out_run(struct gw_out *o, struct gw_error *err)
 		ev = carry_out(o, todo);
 		if (state == GW_SOURCE_DONE || state == GW_SOURCE_ABORTED || state == GW_SOURCE_UNKNOWN)
 			return outcome(o, state, err);
+		if (stopping(o) && !gw_source_can_abort(&o->machine))
+			return gw_error_set(err, ESHUTDOWN, "the daemon is stopping");
 		if (ev == NO_EVENT)
 			ev = await(o, state);
 	}
@@ -504,6 +532,14 @@ int gw_out_cancel(struct gw_out *o)
 	o->cancelled = true;
 	eventfd_write(o->cancel_fd, 1);
 	return 0;
+}
+
+void gw_out_stop(struct gw_out *o)
+{
+	(void)gw_out_cancel(o);
+	GW_LOCKED(&o->lock);
+	o->stop = true;
+	eventfd_write(o->cancel_fd, 1);
 }
 
 void gw_out_post(struct gw_out *o, enum gw_source_event ev)

@@ -51,6 +51,10 @@ int gw_out_run(struct gw_out *o, struct gw_error *err);
 /* From any thread. Asks for ABORT; -EALREADY when it was decided. Returns at once. */
 int gw_out_cancel(struct gw_out *o);
 
+/* For the daemon's exit: cancels if that is still possible, else ends gw_out_run with -ESHUTDOWN and leaves everything
+ * as it is for the next start. */
+void gw_out_stop(struct gw_out *o);
+
 /* From any thread: the target has said so on another connection, or the VMM is gone. */
 void gw_out_post(struct gw_out *o, enum gw_source_event ev);
 

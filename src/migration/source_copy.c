@@ -121,6 +121,7 @@ static void note_pass(struct gw_out *o, const struct gw_pass_stats *s, const str
 			o->report.decisions[o->report.n_passes] = *d;
 		}
 		o->report.n_passes++;
+		memcpy(o->report.why, d->reason, sizeof(o->report.why));
 		o->progress.dirty_rate_Bps = d->dirty_rate_Bps;
 		o->progress.predicted_downtime_ns = d->predicted_downtime_ns;
 		o->progress.eta_ns = d->eta_ns;

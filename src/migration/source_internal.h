@@ -38,13 +38,15 @@ struct gw_out {
 	char *state; /* device state */
 	size_t state_bytes;
 	struct gw_error failure; /* why it is being aborted */
+	gw_time_ns next_complaint;
+	enum gw_source_state alarmed; /* the state that the last alarm was about */
 
 	pthread_mutex_t lock;
 	/* protected by lock */
 	struct gw_source_machine machine;
 	enum gw_source_event events[GW_OUT_EVENTS_MAX];
 	unsigned n_events;
-	bool cancelled;
+	bool cancelled, stop;
 	struct gw_report report;
 	struct gw_progress progress;
 	const char *step;

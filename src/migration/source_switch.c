@@ -199,14 +199,12 @@ int gw_out_stop_and_send(struct gw_out *o, struct gw_error *err)
 	return gw_fault("source-all-sent");
 }
 
-/* -EREMOTE: the target says that it failed; other errors are the connection's or a cancel. */
-int gw_out_await_ready(struct gw_out *o, struct gw_error *err)
+/* One READY, in answer to SENT or to a question. -EREMOTE when the target says that it failed. */
+static int read_ready(struct gw_out *o, struct gw_error *err)
 {
 	struct gw_wait w = { .cancel_fd = o->cancel_fd, .idle_ns = o->config.switch_timeout_ns };
 	gw_autofree char *body = NULL;
 	struct gw_wire_frame f;
-	struct gw_wire_ready ready;
-	gw_time_ns t0 = gw_now_ns();
 	int r = gw_peer_recv(o->control_fd, &f, &body, &w, err);
 
 	if (r < 0)
@@ -217,8 +215,34 @@ int gw_out_await_ready(struct gw_out *o, struct gw_error *err)
 	}
 	if (f.type != GW_WIRE_READY)
 		return gw_error_set(err, EPROTO, "the other host sent %s where READY was due", gw_wire_frame_name(f.type));
-	memcpy(&ready, body, sizeof(ready));
+	return 0;
+}
+
+/* READY is an old word when memory was compared meanwhile, or when this host was slow to read it: the target's VMM
+ * may have died since. Its host is asked once more, so that COMMIT never names a copy known to be dead. */
+static int still_ready(struct gw_out *o, struct gw_error *err)
+{
+	struct gw_wire_answer question = { .answer = htole32(GW_WIRE_ANSWER_WAIT) };
+	gw_time_ns t0 = gw_now_ns();
+	int r = gw_peer_send(o->control_fd, GW_WIRE_ANSWER, &question, sizeof(question), &o->wait, err);
+
+	if (r == 0)
+		r = read_ready(o, err);
+	gw_out_phase(o, downtime, "confirm", gw_now_ns() - t0);
+	return r;
+}
+
+/* -EREMOTE: the target says that it failed; other errors are the connection's or a cancel. */
+int gw_out_await_ready(struct gw_out *o, struct gw_error *err)
+{
+	gw_time_ns t0 = gw_now_ns();
+	int r = read_ready(o, err);
+
+	if (r < 0)
+		return r;
 	gw_out_phase(o, downtime, "load device state at the target", gw_now_ns() - t0);
 	(void)gw_fault("source-ready-received");
-	return o->config.verify ? gw_out_verify(o, err) : 0;
+	if (o->config.verify)
+		r = gw_out_verify(o, err);
+	return r < 0 ? r : still_ready(o, err);
 }

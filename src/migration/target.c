@@ -95,6 +95,17 @@ static enum gw_target_event do_send_ready(struct gw_in *in)
 	return NO_EVENT;
 }
 
+/* Only the VMM itself can say that it is there: a process that was killed just now still looks alive from outside. */
+static enum gw_target_event confirm_whole(struct gw_in *in)
+{
+	enum gw_vm_status status = GW_VM_DEAD;
+
+	if (in->vm->ops->status(in->vm, &status, &in->failure) == 0 && status == GW_VM_PAUSED)
+		return GW_TARGET_EV_ASKED;
+	gw_error_set(&in->failure, ESRCH, "the VM's process on the target ended");
+	return GW_TARGET_EV_FAILED;
+}
+
 /* In READY with the connection alive: the next frame. */
 static enum gw_target_event await_decision(struct gw_in *in)
 {
@@ -115,6 +126,8 @@ static enum gw_target_event await_decision(struct gw_in *in)
 		return GW_TARGET_EV_LINK_LOST;
 	}
 	switch (f.type) {
+	case GW_WIRE_ANSWER: /* still whole? */
+		return confirm_whole(in);
 	case GW_WIRE_COMMIT:
 		return GW_TARGET_EV_COMMIT;
 	case GW_WIRE_ABORT:

@@ -12,7 +12,7 @@
 struct gw_rate {
 	uint64_t Bps; /* set before the threads start; 0: no cap */
 	pthread_mutex_t lock;
-	gw_time_ns next; /* protected by lock: when the next byte may go */
+	gw_time_ns next; /* protected by lock: when all that is booked has gone */
 };
 
 void gw_rate_init(struct gw_rate *r, uint64_t Bps);

@@ -89,14 +89,14 @@ enum gw_wire_frame_type {
 	GW_WIRE_SWITCH = 7,    /* S->T the guest is stopped; last pages and state follow */
 	GW_WIRE_STATE = 8,     /* S->T a piece of device state */
 	GW_WIRE_SENT = 9,      /* S->T everything was sent: SENT(M) */
-	GW_WIRE_READY = 10,    /* T->S everything arrived and is loaded: READY(M) */
+	GW_WIRE_READY = 10,    /* T->S everything arrived and is loaded: READY(M); repeated when asked */
 	GW_WIRE_VERIFY = 11,   /* S->T send digests of these blocks */
 	GW_WIRE_DIGESTS = 12,  /* T->S */
 	GW_WIRE_COMMIT = 13,   /* S->T the decision: run */
 	GW_WIRE_RUNNING = 14,  /* T->S runs, and is recorded as the owner */
 	GW_WIRE_ABORT = 15,    /* S->T the decision: discard; text */
 	GW_WIRE_FAILED = 16,   /* either: cannot go on; code and text */
-	GW_WIRE_ANSWER = 17,   /* S->T on ROLE_ASK */
+	GW_WIRE_ANSWER = 17,   /* S->T on ROLE_ASK and ROLE_TELL; as WAIT on a control connection: still READY? */
 	GW_WIRE_FRAME_TYPES
 };
 

@@ -23,7 +23,8 @@ static const char *const names[] = {
 	"source-state-saved",    "source-all-sent",       "target-all-received",  "target-load-begin",
 	"target-loaded",         "target-ready-sent",     "source-ready-received", "source-commit-recorded",
 	"target-commit-received", "target-resumed",       "target-owner-recorded", "source-running-received",
-	"source-destroyed",      "journal-write",         NULL,
+	"source-destroyed",      "journal-write",         "journal-commit",       "journal-abort",
+	NULL,
 };
 
 enum action { FAULT_NONE, FAULT_CRASH, FAULT_ERROR, FAULT_DELAY, FAULT_HOLD };

@@ -145,7 +145,9 @@ int gw_journal_write(struct gw_journal *j, const struct gw_record *rec, struct g
 	struct slot s;
 	off_t at = (off_t)(j->next_sequence % SLOTS) * SLOT_BYTES;
 	ssize_t n;
-	int r = gw_fault("journal-write");
+	int r = gw_fault(rec->state == GW_RECORD_COMMITTED ? "journal-commit" :
+	                 rec->state == GW_RECORD_ABORTED   ? "journal-abort" :
+	                                                     "journal-write");
 
 	slot_encode(rec, j->next_sequence++, &s);
 	if (r == 0) {

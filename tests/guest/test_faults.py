@@ -196,12 +196,34 @@ def test_X1_link_cut_after_commit_leaves_the_guest_at_the_target(ground, point):
     ground.wait_only_at(target)
 
 
-def test_X1_a_decision_that_cannot_be_written_leaves_the_guest_paused_and_the_outcome_unknown(ground):
+def faulty_source(ground, faults):
+    """Both daemons anew, the source's with these faults."""
     ground.arm(None)
     ground.host(ground.home).stop()
-    ground.host(ground.home).faults = "source-ready-received=delay:1,journal-write=error"
+    ground.host(ground.home).faults = faults
     ground.host(ground.home).start()
+
+
+def test_X1_a_begin_that_cannot_be_written_begins_nothing(ground):
+    faulty_source(ground, "journal-write=error")
     done = ground.host(ground.home).godwit("migrate", "guest", "--to", ground.away, check=False)
-    # The very first record fails: nothing was begun.
     assert done.returncode == 1, done.stderr
+    ground.wait_only_at(ground.home)
+
+
+def test_X1_a_commit_that_cannot_be_written_is_undone(ground):
+    faulty_source(ground, "journal-commit=error")
+    done = ground.host(ground.home).godwit("migrate", "guest", "--to", ground.away, check=False)
+    assert done.returncode == 1, done.stderr
+    ground.wait_only_at(ground.home)
+
+
+def test_X1_a_decision_that_cannot_be_written_leaves_the_guest_paused_and_says_outcome_unknown(ground):
+    faulty_source(ground, "journal-commit=error,journal-abort=error")
+    done = ground.host(ground.home).godwit("migrate", "guest", "--to", ground.away, check=False)
+    assert done.returncode == 3, (done.returncode, done.stdout, done.stderr)
+    for host in ground.farm.hosts.values():
+        assert not host.has_running("guest"), "somebody guessed"
+    # The store works again: the restarted daemon reads "undecided", which is ABORT as nobody was told anything else.
+    ground.host(ground.home).restart()
     ground.wait_only_at(ground.home)

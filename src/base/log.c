@@ -72,7 +72,7 @@ void gw_log(enum gw_log_level level, const char *object, const char *fmt, ...)
 	va_end(ap);
 	if (m < 0)
 		return;
-	n = (size_t)(n + m) >= sizeof(line) - 1 ? (int)sizeof(line) - 2 : n + m;
+	n = (size_t)n + (size_t)m >= sizeof(line) - 1 ? (int)sizeof(line) - 2 : n + m;
 	line[n++] = '\n';
 	/* One write, so that lines of several threads never mix. */
 	if (write(STDERR_FILENO, line, n) < 0)

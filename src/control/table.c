@@ -49,7 +49,9 @@ const char *gw_clean_text(char *buf, size_t len, const char *text)
 			i++;
 			c = '?';
 		}
-		buf[at++] = c < 0x20 || c == 0x7f ? (c == '\n' || c == '\t' ? ' ' : '?') : (char)c;
+		if (c < 0x20 || c == 0x7f)
+			c = c == '\n' || c == '\t' ? ' ' : '?';
+		buf[at++] = (char)c;
 	}
 	buf[at] = '\0';
 	return buf;

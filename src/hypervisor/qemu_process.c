@@ -22,8 +22,6 @@
 #define LOG_TAIL_BYTES 4096
 #define WORDS_LINES_MAX 3
 
-extern char **environ;
-
 /* The daemon's environment is not QEMU's: what speaks to the daemon or its service manager is left out. */
 static bool is_ours(const char *variable)
 {

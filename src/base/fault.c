@@ -55,30 +55,42 @@ static int index_of(const char *name)
 	return -1;
 }
 
+static int errno_of(const char *name)
+{
+	for (size_t i = 0; i < GW_ARRAY_SIZE(errnos); i++)
+		if (!strcmp(errnos[i].name, name))
+			return errnos[i].value;
+	return 0;
+}
+
+static bool parse_delay(const char *text, gw_time_ns *ret_ns)
+{
+	if (strlen(text) > 9 || !*text || strspn(text, "0123456789") != strlen(text))
+		return false;
+	*ret_ns = strtoll(text, NULL, 10) * GW_NS_PER_MS;
+	return true;
+}
+
 static int parse_action(struct armed *a, char *text, struct gw_error *err)
 {
 	char *arg = strchr(text, ':');
 
 	if (arg)
 		*arg++ = 0;
-	if (!strcmp(text, "crash")) {
+	if (!strcmp(text, "crash") && !arg) {
 		a->action = FAULT_CRASH;
-	} else if (!strcmp(text, "error")) {
+	} else if (!strcmp(text, "error") && (!arg || errno_of(arg))) {
 		a->action = FAULT_ERROR;
-		a->error = EIO;
-		for (size_t i = 0; arg && i < GW_ARRAY_SIZE(errnos); i++)
-			if (!strcmp(errnos[i].name, arg))
-				a->error = errnos[i].value;
-	} else if (!strcmp(text, "delay") && arg) {
+		a->error = arg ? errno_of(arg) : EIO;
+	} else if (!strcmp(text, "delay") && arg && parse_delay(arg, &a->delay_ns)) {
 		a->action = FAULT_DELAY;
-		a->delay_ns = atoll(arg) * GW_NS_PER_MS;
 	} else if (!strcmp(text, "hold") && arg && strlen(arg) < sizeof(a->path)) {
 		a->action = FAULT_HOLD;
 		memcpy(a->path, arg, strlen(arg) + 1);
 	} else {
 		return gw_error_set(err, EINVAL,
-		                    "GODWIT_FAULTS: '%s' is not an action (crash, error[:ERRNO], delay:MS, hold:PATH)",
-		                    text);
+		                    "GODWIT_FAULTS: '%s%s%s' is not an action (crash, error[:ERRNO], delay:MS, hold:PATH)",
+		                    text, arg ? ":" : "", arg ? arg : "");
 	}
 	return 0;
 }

@@ -42,7 +42,7 @@ static int parse(const char *text, const struct unit *units, size_t n, uint64_t 
 	char *end;
 	size_t i;
 
-	if (!isdigit((unsigned char)text[0]) || strlen(text) > 32 || strpbrk(text, "xXpPnN") == text + 1)
+	if (!isdigit((unsigned char)text[0]) || strlen(text) > 32 || strpbrk(text, "xX") == text + 1)
 		return -EINVAL;
 	errno = 0;
 	value = strtod(text, &end);

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <sys/resource.h>
 #include <time.h>
 
 gw_time_ns gw_now_ns(void)
@@ -52,4 +53,10 @@ void gw_sleep_ns(gw_time_ns ns)
 		return;
 	while (clock_nanosleep(CLOCK_MONOTONIC, 0, &ts, &ts) == EINTR)
 		;
+}
+
+void gw_thread_background(void)
+{
+	/* On Linux this is a thread's own value. */
+	(void)setpriority(PRIO_PROCESS, 0, GW_BACKGROUND_NICE);
 }

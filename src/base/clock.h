@@ -26,4 +26,9 @@ int gw_poll_ms(gw_time_ns deadline);
 
 void gw_sleep_ns(gw_time_ns ns);
 
+/* Clearing up is done at this priority: late by milliseconds, never in a guest's way. */
+#define GW_BACKGROUND_NICE 10
+/* Puts the calling thread there, for good. */
+void gw_thread_background(void);
+
 #endif

@@ -7,6 +7,7 @@
 #include <poll.h>
 #include <stdbool.h>
 #include <string.h>
+#include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -116,6 +117,32 @@ int gw_write_full(int fd, const void *buf, size_t len, const struct gw_wait *w)
 	struct iovec iov = { (void *)buf, len };
 
 	return gw_writev_full(fd, &iov, 1, w);
+}
+
+int gw_sendfile_full(int fd, int file_fd, uint64_t offset, size_t len, const struct gw_wait *w)
+{
+	off_t at = (off_t)offset;
+	size_t left = len;
+
+	while (left) {
+		ssize_t n = sendfile(fd, file_fd, &at, left);
+
+		if (n > 0) {
+			left -= (size_t)n;
+			continue;
+		}
+		if (n == 0)
+			return -EIO;
+		if (errno == EINTR)
+			continue;
+		if (errno != EAGAIN)
+			return left == len || (errno != EINVAL && errno != EOPNOTSUPP) ? -errno : -EIO;
+		int r = gw_wait_fd(fd, POLLOUT, w);
+
+		if (r < 0)
+			return r;
+	}
+	return 0;
 }
 
 int gw_set_nonblock(int fd)

@@ -31,6 +31,10 @@ int gw_write_full(int fd, const void *buf, size_t len, const struct gw_wait *w);
 int gw_readv_full(int fd, struct iovec *iov, size_t n, const struct gw_wait *w);
 int gw_writev_full(int fd, struct iovec *iov, size_t n, const struct gw_wait *w);
 
+/* sendfile(2) of [offset, offset+len) to a non-blocking socket. -EINVAL or -EOPNOTSUPP (nothing sent) where the file
+ * or the socket cannot; -EIO when the file is shorter. */
+int gw_sendfile_full(int fd, int file_fd, uint64_t offset, size_t len, const struct gw_wait *w);
+
 int gw_set_nonblock(int fd);
 
 /* Reads a whole file of at most `max` bytes; NUL-terminated behind *ret_len. Caller frees. */

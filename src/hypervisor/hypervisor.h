@@ -61,7 +61,10 @@ struct gw_hypervisor_ops {
 	/* Returns when the VMM has confirmed that the vCPUs run. */
 	int (*resume)(struct gw_vm *vm, gw_time_ns deadline, struct gw_error *err);
 
-	/* Paused VM: writes the device state (everything but shared RAM) to fd and returns when the VMM
+	/* Before the pause: passes the VMM the descriptor that the next save_state(-1) will write to, so that this
+	 * costs no downtime. */
+	int (*save_prepare)(struct gw_vm *vm, int fd, gw_time_ns deadline, struct gw_error *err);
+	/* Paused VM: writes the device state (everything but shared RAM) to fd (-1: the one prepared) and returns when the VMM
 	 * reports it complete. Does not close fd (but the VMM's copy is closed: the reader sees EOF).
 	 * A reader must drain fd concurrently. fd should be a socket: on a pipe that nobody reads a
 	 * cancelled save cannot end before its reading end is closed. */

@@ -66,7 +66,8 @@ static void add_console(struct gw_strv *s, const char *run)
 static void add_channels(struct gw_strv *s, const struct gw_vm_def *def, const char *run)
 {
 	if (def->n_channels)
-		TWO_ARGS(s, "-device", "virtio-serial-pci,id=channels");
+		/* Only as many ports as there are: each costs two queues, and every queue time when vCPUs stop and go on. */
+		TWO_ARGS(s, "-device", "virtio-serial-pci,id=channels,max_ports=%u", def->n_channels + 1);
 	for (unsigned i = 0; i < def->n_channels; i++) {
 		const char *name = def->channels[i].name;
 

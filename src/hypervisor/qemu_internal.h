@@ -141,6 +141,7 @@ int gw_qemu_runstate(struct gw_qemu *q, gw_time_ns deadline, char *ret, size_t l
 /* qemu_state.c: the operations on device state and vCPUs. */
 int gw_qemu_pause(struct gw_vm *vm, gw_time_ns deadline, struct gw_error *err);
 int gw_qemu_resume(struct gw_vm *vm, gw_time_ns deadline, struct gw_error *err);
+int gw_qemu_save_prepare(struct gw_vm *vm, int fd, gw_time_ns deadline, struct gw_error *err);
 int gw_qemu_save_state(struct gw_vm *vm, int fd, gw_time_ns deadline, struct gw_error *err);
 int gw_qemu_cancel_save(struct gw_vm *vm, gw_time_ns deadline, struct gw_error *err);
 int gw_qemu_load_begin(struct gw_vm *vm, int fd, struct gw_error *err);

@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The gw_hypervisor operations of QEMU that are not about device state. */
+#include <dirent.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <poll.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 
 #include "base/cleanup.h"
@@ -299,6 +302,21 @@ const char *gw_qemu_run_dir(struct gw_vm *vm)
 	return gw_qemu_of(vm)->run_dir;
 }
 
+/* Its memory is freed while it ends, which takes long and must not take a core from a guest that has just begun to run
+ * elsewhere on this host or beside it. */
+static void lower_priority(pid_t pid)
+{
+	char path[64];
+	gw_autodir DIR *d = NULL;
+	struct dirent *e;
+
+	snprintf(path, sizeof(path), "/proc/%d/task", pid);
+	d = opendir(path);
+	while (d && (e = readdir(d)))
+		if (e->d_name[0] != '.')
+			(void)setpriority(PRIO_PROCESS, (id_t)atoi(e->d_name), GW_BACKGROUND_NICE);
+}
+
 static int op_destroy(struct gw_vm *vm, struct gw_error *err)
 {
 	struct gw_qemu *q = gw_qemu_of(vm);
@@ -312,6 +330,7 @@ static int op_destroy(struct gw_vm *vm, struct gw_error *err)
 		return 0;
 	}
 	pthread_mutex_unlock(&q->lock);
+	lower_priority(q->rec.pid);
 	qmp = live_connection(q);
 	if (qmp)
 		asked = gw_qmp_post(qmp, "quit") == 0;
@@ -361,6 +380,7 @@ const struct gw_hypervisor_ops gw_qemu_ops = {
 	.populate = op_populate,
 	.pause = gw_qemu_pause,
 	.resume = gw_qemu_resume,
+	.save_prepare = gw_qemu_save_prepare,
 	.save_state = gw_qemu_save_state,
 	.cancel_save = gw_qemu_cancel_save,
 	.load_begin = gw_qemu_load_begin,

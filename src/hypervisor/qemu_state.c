@@ -203,19 +203,29 @@ int gw_qemu_resume(struct gw_vm *vm, gw_time_ns deadline, struct gw_error *err)
 
 /* ---- saving ---- */
 
-/* Passes fd to QEMU and names it to `command`; both travel in one message. */
+/* Passes fd to QEMU (unless it is -1: has been passed) and names it to `command`; both travel in one message. */
 static int hand_over_fd(struct gw_qemu *q, const char *command, int fd, gw_time_ns deadline,
                         struct gw_error *err)
 {
-	struct gw_qmp_call calls[] = {
-		{ .command = "getfd", .arguments = json_pack("{s:s}", "fdname", FD_NAME) },
-		{ .command = command, .arguments = json_pack("{s:s}", "uri", "fd:" FD_NAME) },
-	};
-	int r = gw_qemu_run(q, calls, GW_ARRAY_SIZE(calls), fd, deadline, err);
+	struct gw_qmp_call calls[2];
+	unsigned n = 0;
+	int r;
 
-	for (unsigned i = 0; i < GW_ARRAY_SIZE(calls) && r == 0; i++)
+	if (fd >= 0)
+		calls[n++] = (struct gw_qmp_call){ .command = "getfd",
+			                           .arguments = json_pack("{s:s}", "fdname", FD_NAME) };
+	if (command)
+		calls[n++] = (struct gw_qmp_call){ .command = command,
+			                           .arguments = json_pack("{s:s}", "uri", "fd:" FD_NAME) };
+	r = gw_qemu_run(q, calls, n, fd, deadline, err);
+	for (unsigned i = 0; i < n && r == 0; i++)
 		json_decref(calls[i].reply);
 	return r;
+}
+
+int gw_qemu_save_prepare(struct gw_vm *vm, int fd, gw_time_ns deadline, struct gw_error *err)
+{
+	return hand_over_fd(gw_qemu_of(vm), NULL, fd, deadline, err);
 }
 
 /* One at a time begins or cancels a save. */

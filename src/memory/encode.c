@@ -50,6 +50,7 @@ static uint64_t add_pages(struct gw_batch *b, const struct gw_ram *ram, uint64_t
 static void finish(struct gw_batch *b, uint16_t kind, uint32_t region, uint32_t pass, unsigned n_runs,
                    uint64_t payload_pages)
 {
+	b->region = region;
 	b->header = (struct gw_wire_batch){
 		.magic = htole32(GW_WIRE_BATCH_MAGIC),
 		.kind = htole16(kind),

@@ -16,6 +16,7 @@ struct gw_batch {
 	struct gw_wire_run runs[GW_WIRE_RUNS_MAX];
 	struct iovec iov[GW_WIRE_RUNS_MAX + 2];
 	unsigned n_iov;
+	uint32_t region;
 	uint64_t pages, zero_pages; /* in this batch, zero pages included in pages */
 	uint64_t wire_bytes;
 };

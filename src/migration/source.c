@@ -192,7 +192,7 @@ static int commit_over_control(struct gw_out *o, struct gw_error *err)
 	struct gw_wire_running running;
 	struct gw_wire_frame f;
 	gw_autofree char *body = NULL;
-	gw_time_ns t0 = gw_now_ns(), record_ns;
+	gw_time_ns t0 = gw_now_ns(), record_ns, resume_ns;
 	int r = gw_peer_send(o->control_fd, GW_WIRE_COMMIT, &commit, sizeof(commit), &o->wait_decided, err);
 
 	if (r == 0)
@@ -201,7 +201,9 @@ static int commit_over_control(struct gw_out *o, struct gw_error *err)
 		return r;
 	memcpy(&running, body, sizeof(running));
 	record_ns = (gw_time_ns)le64toh(running.record_ns);
-	gw_out_phase(o, downtime, "resume at the target", gw_now_ns() - t0 - record_ns);
+	resume_ns = (gw_time_ns)le64toh(running.resume_ns);
+	gw_out_phase(o, downtime, "resume at the target", resume_ns);
+	gw_out_phase(o, downtime, "target's word that it runs", gw_now_ns() - t0 - record_ns - resume_ns);
 	GW_LOCKED(&o->lock);
 	o->report.downtime_ns = gw_now_ns() - record_ns - o->stop_began;
 	return 0;
@@ -320,6 +322,7 @@ static enum gw_source_event do_destroy(struct gw_out *o)
 	gw_time_ns t0 = gw_now_ns();
 
 	gw_out_set_step(o, "removing the VM here");
+	gw_thread_background();
 	(void)gw_fault("source-running-received");
 	gw_out_close_pipeline(o);
 	if (o->control_fd >= 0)

@@ -90,11 +90,9 @@ int gw_out_collect(struct gw_out *o, uint64_t *ret_bytes, struct gw_error *err)
 	return 0;
 }
 
-/* Announces the next pass, sends o->pending, and clears it. */
-int gw_out_send_pass(struct gw_out *o, struct gw_sender_stats *ret, struct gw_error *err)
+void gw_out_begin_pass(struct gw_out *o)
 {
 	uint64_t pages = 0;
-	int r;
 
 	for (unsigned i = 0; i < o->n_regions; i++)
 		pages += gw_bitmap_count(&o->pending[i]);
@@ -106,7 +104,13 @@ int gw_out_send_pass(struct gw_out *o, struct gw_sender_stats *ret, struct gw_er
 		o->progress.pass = ++o->pass;
 		o->progress.pass_total_bytes = pages << GW_PAGE_SHIFT;
 	}
-	r = gw_sender_pass(o->sender, o->pass, o->pending, ret, err);
+	gw_sender_begin(o->sender, o->pass, o->pending);
+}
+
+int gw_out_finish_pass(struct gw_out *o, struct gw_sender_stats *ret, struct gw_error *err)
+{
+	int r = gw_sender_finish(o->sender, ret, err);
+
 	for (unsigned i = 0; i < o->n_regions; i++)
 		gw_bitmap_clear_range(&o->pending[i], 0, o->ram[i].n_pages);
 	return r;
@@ -141,8 +145,10 @@ static int one_pass(struct gw_out *o, struct gw_decision *ret, struct gw_error *
 	gw_time_ns t0 = gw_now_ns(), t1;
 	int r = gw_fault("source-pass-begin");
 
-	if (r == 0)
-		r = gw_out_send_pass(o, &sent, err);
+	if (r == 0) {
+		gw_out_begin_pass(o);
+		r = gw_out_finish_pass(o, &sent, err);
+	}
 	if (r < 0)
 		return r;
 	t1 = gw_now_ns();

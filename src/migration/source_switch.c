@@ -20,11 +20,12 @@
 
 /* Drains the VMM's device state into memory. */
 struct state_reader {
-	int fd;
+	int fd, vmm_fd;
+	pthread_t thread;
+	bool started;
 	char *data;
 	size_t len, room;
 	int error;
-	struct gw_wait wait;
 };
 
 static void *read_state(void *arg)
@@ -55,42 +56,57 @@ static void *read_state(void *arg)
 	}
 }
 
-static int save_state(struct gw_out *o, struct gw_error *err)
+/* Before the pause: socket, thread, and the VMM's end of it. */
+static int prepare_save(struct gw_out *o, struct state_reader *s, struct gw_error *err)
 {
-	struct state_reader s = { .room = 1u << 20 };
 	sigset_t all, old;
-	pthread_t thread;
 	int pair[2], r;
 
-	s.data = malloc(s.room);
-	if (!s.data || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0) {
-		free(s.data);
+	*s = (struct state_reader){ .fd = -1, .vmm_fd = -1, .room = 1u << 20 };
+	s->data = malloc(s->room);
+	if (!s->data || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
 		return gw_error_set_errno(err, errno, "cannot make a socket for the device state");
-	}
-	s.fd = pair[0];
+	s->fd = pair[0];
+	s->vmm_fd = pair[1];
+	r = o->config.vm->ops->save_prepare(o->config.vm, s->vmm_fd, gw_deadline_in(o->config.switch_timeout_ns), err);
+	if (r < 0)
+		return r;
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
-	r = -pthread_create(&thread, NULL, read_state, &s);
+	s->started = pthread_create(&s->thread, NULL, read_state, s) == 0;
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	if (r == 0) {
-		r = o->config.vm->ops->save_state(o->config.vm, pair[1],
-		                                  gw_deadline_in(o->config.switch_timeout_ns), err);
-		/* On failure the VMM may hold its end open: shut it, so that the reader ends. */
-		shutdown(pair[1], r < 0 ? SHUT_RDWR : SHUT_WR);
-		pthread_join(thread, NULL);
-	}
-	close(pair[0]);
-	close(pair[1]);
-	if (r == 0 && s.error)
-		r = gw_error_set_errno(err, s.error, "cannot read the device state");
-	if (r < 0) {
-		free(s.data);
+	return s->started ? 0 : gw_error_set(err, EAGAIN, "cannot start a thread for the device state");
+}
+
+static int save_state(struct gw_out *o, struct state_reader *s, struct gw_error *err)
+{
+	int r = o->config.vm->ops->save_state(o->config.vm, -1, gw_deadline_in(o->config.switch_timeout_ns), err);
+
+	if (r < 0)
 		return r;
-	}
+	shutdown(s->vmm_fd, SHUT_WR);
+	pthread_join(s->thread, NULL);
+	s->started = false;
+	if (s->error)
+		return gw_error_set_errno(err, s->error, "cannot read the device state");
 	free(o->state);
-	o->state = s.data;
-	o->state_bytes = s.len;
+	o->state = gw_steal(&s->data);
+	o->state_bytes = s->len;
 	return 0;
+}
+
+static void end_save(struct state_reader *s)
+{
+	/* On failure the VMM may hold its end open: shut it, so that the reader ends. */
+	if (s->vmm_fd >= 0)
+		shutdown(s->vmm_fd, SHUT_RDWR);
+	if (s->started)
+		pthread_join(s->thread, NULL);
+	if (s->vmm_fd >= 0)
+		close(s->vmm_fd);
+	if (s->fd >= 0)
+		close(s->fd);
+	free(s->data);
 }
 
 static int send_state(struct gw_out *o, struct gw_error *err)
@@ -115,13 +131,20 @@ static int send_state(struct gw_out *o, struct gw_error *err)
 	return gw_peer_send(o->control_fd, GW_WIRE_SENT, &sent, sizeof(sent), &o->wait, err);
 }
 
-static int last_pages(struct gw_out *o, struct gw_error *err)
+static int begin_last_pages(struct gw_out *o, struct gw_error *err)
 {
-	struct gw_sender_stats sent;
 	int r = gw_out_collect(o, &o->final_dirty_bytes, err);
 
 	if (r == 0)
-		r = gw_out_send_pass(o, &sent, err);
+		gw_out_begin_pass(o);
+	return r;
+}
+
+static int finish_last_pages(struct gw_out *o, struct gw_error *err)
+{
+	struct gw_sender_stats sent;
+	int r = gw_out_finish_pass(o, &sent, err);
+
 	if (r < 0)
 		return r;
 	GW_LOCKED(&o->lock);
@@ -148,7 +171,8 @@ static int late_pages(struct gw_out *o, struct gw_error *err)
 
 	if (r < 0 || bytes == 0)
 		return r;
-	return gw_out_send_pass(o, &sent, err);
+	gw_out_begin_pass(o);
+	return gw_out_finish_pass(o, &sent, err);
 }
 
 static int announce_switch(struct gw_out *o, struct gw_error *err)
@@ -158,45 +182,61 @@ static int announce_switch(struct gw_out *o, struct gw_error *err)
 	return gw_peer_send(o->control_fd, GW_WIRE_SWITCH, &body, sizeof(body), &o->wait, err);
 }
 
-int gw_out_stop_and_send(struct gw_out *o, struct gw_error *err)
+/* The guest stands still from here on: the last pages go out while the VMM saves its state. */
+static int stop_save_send(struct gw_out *o, struct state_reader *state, struct gw_error *err)
 {
 	struct gw_vm *vm = o->config.vm;
 	gw_time_ns t[6];
-	int r = gw_fault("source-stop-begin");
+	int r, r2;
 
-	if (r == 0)
-		r = announce_switch(o, err);
-	if (r < 0)
-		return r;
-	o->wait.idle_ns = GW_MIN(o->wait.idle_ns, o->config.switch_timeout_ns);
-	gw_sender_uncap(o->sender);
 	t[0] = o->stop_began = gw_now_ns();
 	r = vm->ops->pause(vm, gw_deadline_in(o->config.switch_timeout_ns), err);
 	t[1] = gw_now_ns();
 	if (r == 0)
 		r = gw_fault("source-stopped");
 	if (r == 0)
-		r = last_pages(o, err);
+		r = begin_last_pages(o, err);
+	if (r < 0)
+		return r;
 	t[2] = gw_now_ns();
+	r = save_state(o, state, err);
+	t[3] = gw_now_ns();
+	r2 = finish_last_pages(o, r < 0 ? NULL : err);
+	if (r == 0)
+		r = r2 < 0 ? r2 : gw_fault("source-state-saved");
+	t[4] = gw_now_ns();
 	if (r == 0)
 		r = gw_fault("source-last-pages-sent");
-	if (r == 0)
-		r = save_state(o, err);
-	t[3] = gw_now_ns();
-	if (r == 0)
-		r = gw_fault("source-state-saved");
 	if (r == 0)
 		r = late_pages(o, err);
 	if (r == 0)
 		r = send_state(o, err);
-	t[4] = gw_now_ns();
+	t[5] = gw_now_ns();
 	if (r < 0)
 		return r;
 	gw_out_phase(o, downtime, "stop", t[1] - t[0]);
-	gw_out_phase(o, downtime, "last pages", t[2] - t[1]);
+	gw_out_phase(o, downtime, "find last pages", t[2] - t[1]);
 	gw_out_phase(o, downtime, "save device state", t[3] - t[2]);
-	gw_out_phase(o, downtime, "send device state", t[4] - t[3]);
+	gw_out_phase(o, downtime, "rest of last pages", t[4] - t[3]);
+	gw_out_phase(o, downtime, "send device state", t[5] - t[4]);
 	return gw_fault("source-all-sent");
+}
+
+int gw_out_stop_and_send(struct gw_out *o, struct gw_error *err)
+{
+	struct state_reader state;
+	int r = prepare_save(o, &state, err);
+
+	if (r == 0)
+		r = gw_fault("source-stop-begin");
+	if (r == 0)
+		r = announce_switch(o, err);
+	o->wait.idle_ns = GW_MIN(o->wait.idle_ns, o->config.switch_timeout_ns);
+	gw_sender_uncap(o->sender);
+	if (r == 0)
+		r = stop_save_send(o, &state, err);
+	end_save(&state);
+	return r;
 }
 
 /* One READY, in answer to SENT or to a question. -EREMOTE when the target says that it failed. */

@@ -342,6 +342,7 @@ static int finish(struct gw_in *in, struct gw_error *err)
 {
 	bool runs = in->machine.state == GW_TARGET_RUNNING;
 
+	gw_thread_background();
 	gw_in_release(in);
 	if (runs)
 		in->config.hooks->running(in->config.hooks_arg, in, in->epoch + 1);

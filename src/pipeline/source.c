@@ -17,6 +17,8 @@
 #include "memory/encode.h"
 #include "pipeline/rate.h"
 
+#define SENDFILE_MIN_BYTES (64u << 10) /* below, a system call costs more than the copy */
+
 struct channel {
 	/* set before the thread starts */
 	struct gw_sender *sender;
@@ -25,6 +27,7 @@ struct channel {
 	pthread_t thread;
 	/* thread-local */
 	struct gw_batch batch;
+	bool no_sendfile;
 };
 
 struct gw_sender {
@@ -34,6 +37,7 @@ struct gw_sender {
 	struct gw_wait wait;
 	struct gw_rate rate;
 	struct channel *channels;
+	struct gw_sender_stats before; /* the caller's: totals when the pass began */
 
 	/* any thread */
 	atomic_uint_fast64_t pages, zero_pages, wire_bytes;
@@ -48,13 +52,42 @@ struct gw_sender {
 	bool quit;
 };
 
+/* The batch in its order: long runs by sendfile (the kernel takes the pages as they are, which saves a copy), what lies
+ * between them by gathering writes. A page that changes while it waits in the socket arrives newer than it was read,
+ * which is as good: it was re-armed before, and comes again. */
+static int write_batch(struct gw_sender *s, struct channel *c)
+{
+	struct gw_batch *b = &c->batch;
+	const struct gw_ram *ram = &s->ram[b->region];
+	unsigned from = 0, i;
+	int r = 0;
+
+	for (i = 2; i < b->n_iov && r == 0 && !c->no_sendfile; i++) {
+		uint64_t offset = (uint64_t)((uint8_t *)b->iov[i].iov_base - ram->base);
+		size_t len = b->iov[i].iov_len;
+
+		if (len < SENDFILE_MIN_BYTES)
+			continue;
+		r = gw_writev_full(c->fd, b->iov + from, i - from, &s->wait);
+		if (r == 0)
+			r = gw_sendfile_full(c->fd, ram->fd, offset, len, &s->wait);
+		from = i + 1;
+		if (r == -EINVAL || r == -EOPNOTSUPP) { /* hugetlbfs, or no TCP socket: nothing of it was sent */
+			c->no_sendfile = true;
+			from = i;
+			r = 0;
+		}
+	}
+	return r < 0 ? r : gw_writev_full(c->fd, b->iov + from, b->n_iov - from, &s->wait);
+}
+
 static int send_batch(struct gw_sender *s, struct channel *c)
 {
 	struct gw_batch *b = &c->batch;
 	int r = gw_rate_take(&s->rate, b->wire_bytes, &s->wait);
 
 	if (r == 0)
-		r = gw_writev_full(c->fd, b->iov, b->n_iov, &s->wait);
+		r = write_batch(s, c);
 	if (r < 0)
 		return r;
 	atomic_fetch_add_explicit(&s->pages, b->pages, memory_order_relaxed);
@@ -163,20 +196,22 @@ int gw_sender_new(const struct gw_sender_config *config, struct gw_sender **ret,
 	return 0;
 }
 
-int gw_sender_pass(struct gw_sender *s, uint32_t pass, const struct gw_bitmap *pages, struct gw_sender_stats *ret,
-                   struct gw_error *err)
+void gw_sender_begin(struct gw_sender *s, uint32_t pass, const struct gw_bitmap *pages)
 {
-	struct gw_sender_stats before, after;
+	gw_sender_progress(s, &s->before);
+	GW_LOCKED(&s->lock);
+	s->bitmaps = pages;
+	s->pass = pass;
+	s->busy = s->n_channels;
+	pthread_cond_broadcast(&s->go);
+}
 
-	gw_sender_progress(s, &before);
+int gw_sender_finish(struct gw_sender *s, struct gw_sender_stats *ret, struct gw_error *err)
+{
+	struct gw_sender_stats after;
+
 	{
 		GW_LOCKED(&s->lock);
-		if (s->error)
-			return gw_error_set_errno(err, s->error, "sending memory failed");
-		s->bitmaps = pages;
-		s->pass = pass;
-		s->busy = s->n_channels;
-		pthread_cond_broadcast(&s->go);
 		while (s->busy)
 			pthread_cond_wait(&s->done, &s->lock);
 		if (s->error == -ECANCELED)
@@ -186,11 +221,18 @@ int gw_sender_pass(struct gw_sender *s, uint32_t pass, const struct gw_bitmap *p
 	}
 	gw_sender_progress(s, &after);
 	*ret = (struct gw_sender_stats){
-		.pages = after.pages - before.pages,
-		.zero_pages = after.zero_pages - before.zero_pages,
-		.wire_bytes = after.wire_bytes - before.wire_bytes,
+		.pages = after.pages - s->before.pages,
+		.zero_pages = after.zero_pages - s->before.zero_pages,
+		.wire_bytes = after.wire_bytes - s->before.wire_bytes,
 	};
 	return 0;
+}
+
+int gw_sender_pass(struct gw_sender *s, uint32_t pass, const struct gw_bitmap *pages, struct gw_sender_stats *ret,
+                   struct gw_error *err)
+{
+	gw_sender_begin(s, pass, pages);
+	return gw_sender_finish(s, ret, err);
 }
 
 void gw_sender_progress(struct gw_sender *s, struct gw_sender_stats *ret)

@@ -27,8 +27,13 @@ struct gw_sender_stats {
 
 int gw_sender_new(const struct gw_sender_config *config, struct gw_sender **ret, struct gw_error *err);
 
-/* Sends every page that is set in pages[region], ends each channel with a barrier, and returns when the last
- * channel's barrier was handed to the kernel. Not to be called again after an error. */
+/* Begins to send every page that is set in pages[region], which must stay as they are until gw_sender_finish. */
+void gw_sender_begin(struct gw_sender *s, uint32_t pass, const struct gw_bitmap *pages);
+
+/* Returns when the last channel's barrier was handed to the kernel. Nothing is to be begun after an error. */
+int gw_sender_finish(struct gw_sender *s, struct gw_sender_stats *ret, struct gw_error *err);
+
+/* Both. */
 int gw_sender_pass(struct gw_sender *s, uint32_t pass, const struct gw_bitmap *pages, struct gw_sender_stats *ret,
                    struct gw_error *err);
 

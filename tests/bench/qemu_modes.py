@@ -57,7 +57,7 @@ class Process:
             "-append", definition.append_line(load.gwload),
             "-qmp", f"unix:{self.folder}/qmp.sock,server=on,wait=off",
             "-serial", f"file:{self.folder}/console.log",
-            "-device", "virtio-serial-pci",
+            "-device", "virtio-serial-pci,max_ports=2",  # as godwitd gives it: each port costs QEMU time at stop and cont
             "-chardev", f"socket,id=beat,path={self.beat_socket},server=on,wait=off",
             "-device", "virtserialport,chardev=beat,name=beat",
         ]

@@ -147,7 +147,7 @@ static void move_while_written(enum gw_trace_mode mode, unsigned channels)
 
 	assert_int_equal(gw_receiver_new(&w.wire, &w.target, 5 * GW_NS_PER_S, -1, &r, &err), 0);
 	for (unsigned i = 0; i < channels; i++) {
-		assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+		assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair), 0);
 		fds[i] = pair[0];
 		assert_int_equal(gw_receiver_add_channel(r, i, pair[1], &err), 0);
 	}
@@ -258,7 +258,7 @@ static void N3_a_full_bandwidth_cap_is_kept(void **state)
 	memset(w.guest, 0x5a, 20 << 20);
 	gw_bitmap_set_range(&w.pending, 0, (20 << 20) / 4096);
 	assert_int_equal(gw_receiver_new(&w.wire, &w.target, 5 * GW_NS_PER_S, -1, &r, &err), 0);
-	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair), 0);
 	assert_int_equal(gw_receiver_add_channel(r, 0, pair[1], &err), 0);
 	struct gw_sender_config config = { .channel_fds = pair, .n_channels = 1, .ram = &w.source, .n_regions = 1,
 		                           .bandwidth_Bps = 100 << 20, .wait = wait };
@@ -290,7 +290,7 @@ static void N6_a_batch_outside_of_the_channel_is_refused(void **state)
 
 	world_init(&w, 2);
 	assert_int_equal(gw_receiver_new(&w.wire, &w.target, 5 * GW_NS_PER_S, -1, &r, &err), 0);
-	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair), 0);
 	assert_int_equal(gw_receiver_add_channel(r, 0, pair[1], &err), 0);
 	assert_int_equal(write(pair[0], &bad, sizeof(bad)), sizeof(bad));
 	assert_int_equal(gw_receiver_wait(r, 1, &wait, &err), -EPROTO);
@@ -312,7 +312,7 @@ static void N1_a_pass_ends_at_once_when_cancelled(void **state)
 	memset(w.guest, 0x5a, SIZE);
 	gw_bitmap_set_range(&w.pending, 0, PAGES);
 	/* Nobody reads: the socket fills, and only the cancellation can end the wait. */
-	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair), 0);
 	struct gw_sender_config config = { .channel_fds = pair, .n_channels = 1, .ram = &w.source, .n_regions = 1,
 		                           .wait = wait };
 	assert_int_equal(gw_sender_new(&config, &s, &err), 0);

@@ -6,9 +6,15 @@
 
 typedef uint64_t vec __attribute__((vector_size(32)));
 
-/* The compiler makes one version for machines with AVX2 and one without; the loader chooses. */
-__attribute__((target_clones("avx2", "default")))
-bool gw_page_is_zero(const void *page)
+/* gcc makes one version for machines with AVX2 and one without; the loader chooses. clang's callers would need the
+ * attribute too, and the thread sanitizer does not survive being called by the loader. */
+#if defined(__clang__) || defined(__SANITIZE_THREAD__)
+#define CLONES
+#else
+#define CLONES __attribute__((target_clones("avx2", "default")))
+#endif
+
+CLONES bool gw_page_is_zero(const void *page)
 {
 	const vec *v = page;
 	const uint64_t *w = page;

@@ -75,6 +75,7 @@ struct gw_job {
 struct gw_host {
 	const struct gw_config *config;
 	struct gw_qemu_host qemu;
+	char *own_thp; /* mounted by us */
 	uint16_t port; /* that others reach us at */
 	int watch_fd;  /* epoll of the VMs' pidfds */
 	atomic_uint connections;

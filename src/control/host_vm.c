@@ -12,7 +12,7 @@
 #define START_TIMEOUT_NS (30 * GW_NS_PER_S)
 
 static const char *const accel_names[] = { "auto", "kvm", "tcg" };
-static const char *const backing_names[] = { "4k", "thp", "hugetlb" };
+static const char *const backing_names[] = { "auto", "4k", "thp", "hugetlb" };
 
 static const char *const busy_words[] = {
 	[GW_BUSY_STARTING] = "starting",

@@ -16,7 +16,8 @@
 #define GW_VM_EXTRA_ARGS_MAX 64
 
 enum gw_accel { GW_ACCEL_AUTO, GW_ACCEL_KVM, GW_ACCEL_TCG };
-enum gw_backing { GW_BACKING_4K, GW_BACKING_THP, GW_BACKING_HUGETLB };
+/* AUTO becomes THP where the host has a place for it, else 4K, when the VM is started. */
+enum gw_backing { GW_BACKING_AUTO, GW_BACKING_4K, GW_BACKING_THP, GW_BACKING_HUGETLB };
 
 struct gw_disk_def {
 	char *path;

@@ -18,7 +18,7 @@
 #define MEMORY_STEP_BYTES (8 * GW_KIB) /* QEMU rounds to this */
 
 const char *const gw_accel_names[] = { "auto", "kvm", "tcg", NULL };
-const char *const gw_backing_names[] = { "4k", "thp", "hugetlb", NULL };
+const char *const gw_backing_names[] = { "auto", "4k", "thp", "hugetlb", NULL };
 
 static bool all_in(const char *text, const char *more)
 {
@@ -120,7 +120,7 @@ static int set_backing(void *field, const char *value, const char **why)
 	int i = find(gw_backing_names, value);
 
 	if (i < 0)
-		return refuse(why, "is not one of 4k, thp, hugetlb");
+		return refuse(why, "is not one of auto, 4k, thp, hugetlb");
 	*(enum gw_backing *)field = (enum gw_backing)i;
 	return 0;
 }

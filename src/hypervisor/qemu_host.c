@@ -192,6 +192,12 @@ static uint64_t memory_available(void)
 	return line ? strtoull(line + strlen("MemAvailable:"), NULL, 10) * GW_KIB : UINT64_MAX;
 }
 
+static void resolve_backing(const struct gw_qemu_host *host, struct gw_vm_def *def)
+{
+	if (def->backing == GW_BACKING_AUTO)
+		def->backing = host->thp_dir ? GW_BACKING_THP : GW_BACKING_4K;
+}
+
 static void check_memory(const struct gw_qemu_host *host, const struct gw_vm_def *def, struct reasons *r)
 {
 	const char *dir = backing_dir(host, def->backing);
@@ -249,6 +255,7 @@ int gw_qemu_resolve(const struct gw_qemu_host *host, struct gw_vm_def *def, json
 
 	resolve_machine(host, def, &r);
 	resolve_cpu(host, def, &r);
+	resolve_backing(host, def);
 	check_memory(host, def, &r);
 	check_resources(def, &r);
 	return r.first;

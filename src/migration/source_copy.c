@@ -21,10 +21,9 @@ static uint64_t round_up(uint64_t v, uint64_t to)
 	return (v + to - 1) / to * to;
 }
 
-static int start_tracing(struct gw_out *o, struct gw_error *err)
+int gw_out_start_tracing(struct gw_out *o, struct gw_error *err)
 {
 	struct gw_trace_range ranges[GW_RAM_REGIONS_MAX];
-	gw_time_ns t0 = gw_now_ns();
 	int r;
 
 	for (unsigned i = 0; i < o->n_regions; i++)
@@ -37,7 +36,6 @@ static int start_tracing(struct gw_out *o, struct gw_error *err)
 	                 o->n_regions, &o->trace, err);
 	if (r < 0)
 		return r;
-	gw_out_phase(o, setup, "arm write tracing", gw_now_ns() - t0);
 	GW_LOCKED(&o->lock);
 	o->report.tracing = gw_trace_mode_name(o->trace);
 	return 0;
@@ -191,10 +189,13 @@ static int still_wanted(struct gw_out *o, struct gw_error *err)
 int gw_out_copy(struct gw_out *o, struct gw_error *err)
 {
 	struct gw_decision d = { .verdict = GW_VERDICT_PASS };
-	int r = start_tracing(o, err);
+	uint64_t ignored;
+	int r = gw_fault("source-tracing-armed");
 
+	/* What was written while the target got ready: huge pages among it are split by this, so that the first pass
+	 * already knows the busy regions page by page. All of it is sent in the first pass anyway. */
 	if (r == 0)
-		r = gw_fault("source-tracing-armed");
+		r = gw_out_collect(o, &ignored, err);
 	if (r == 0)
 		r = first_pages(o, err);
 	if (r == 0)

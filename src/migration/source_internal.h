@@ -64,6 +64,7 @@ void gw_out_add_phase(struct gw_out *o, size_t phases_offset, const char *name, 
 int gw_out_prepare(struct gw_out *o, struct gw_error *err);       /* source_setup.c */
 int gw_out_tell(struct gw_out *o, uint32_t value, enum gw_source_event *ret, struct gw_error *err);
 int gw_out_map_ram(struct gw_out *o, struct gw_error *err);       /* source_setup.c */
+int gw_out_start_tracing(struct gw_out *o, struct gw_error *err); /* source_copy.c */
 int gw_out_copy(struct gw_out *o, struct gw_error *err);          /* source_copy.c: until it converged */
 int gw_out_stop_and_send(struct gw_out *o, struct gw_error *err); /* source_switch.c */
 int gw_out_await_ready(struct gw_out *o, struct gw_error *err);

@@ -181,12 +181,14 @@ int gw_out_prepare(struct gw_out *o, struct gw_error *err)
 	if (r == 0)
 		r = send_layout(o, err);
 	(void)gw_fault("source-prepare-sent");
+	if (r == 0) /* beside the target's work */
+		r = gw_out_start_tracing(o, err);
 	if (r == 0)
 		r = await_prepared(o, err);
 	if (r < 0) /* the target's own words, where it had some */
 		return r;
 	t2 = gw_now_ns();
-	gw_out_phase(o, setup, "target creates the VM", t2 - t1);
+	gw_out_phase(o, setup, "target creates the VM (tracing armed meanwhile)", t2 - t1);
 	(void)gw_fault("source-prepared");
 	r = open_channels(o, err);
 	gw_out_phase(o, setup, "data channels", gw_now_ns() - t2);

@@ -35,7 +35,7 @@ static void a_name_and_memory_are_enough(void **state)
 	assert_int_equal(def->cpus, 1);
 	assert_string_equal(def->machine, "q35");
 	assert_int_equal(def->accel, GW_ACCEL_AUTO);
-	assert_int_equal(def->backing, GW_BACKING_4K);
+	assert_int_equal(def->backing, GW_BACKING_AUTO);
 	assert_null(def->cpu_model); /* depends on the accelerator of the host */
 	assert_int_equal(strlen(def->uuid), 36);
 	gw_vm_def_free(def);
@@ -182,7 +182,7 @@ static const struct {
 	{ "[vm]\ncpus=+3\n", "is not a number" },
 	{ "[vm]\ncpus=99999999999999999999\n", "is not a number" },
 	{ "[vm]\naccel=xen\n", "is not one of auto, kvm, tcg" },
-	{ "[vm]\npages=1G\n", "is not one of 4k, thp, hugetlb" },
+	{ "[vm]\npages=1G\n", "is not one of auto, 4k, thp, hugetlb" },
 	{ "[vm]\nmachine=q35,accel=kvm\n", "line 2: machine: 'q35,accel=kvm' is not a name" },
 	{ "[vm]\nfirmware=bios.bin\n", "is not an absolute path" },
 	{ "[vm]\nname=a\nmemory=131080K\npages=hugetlb\n", "not a multiple of 2M" },

@@ -6,7 +6,7 @@ MIB = 1 << 20
 
 
 def linux(name, memory="256M", load="64M", rate="0", hot=None, pattern="uniform", sweep="32M", cpus=1,
-          threads=1, accel="tcg", pages="4k", extra=""):
+          threads=1, accel="tcg", pages="auto", extra=""):
     """The Linux guest with gwload; sizes as gwload writes them. Heartbeats go out of channel `beat`."""
     args = ["--size", load, "--rate", rate, "--pattern", pattern, "--sweep", sweep, "--threads", str(threads),
             "--heartbeat", "beat"]

@@ -208,5 +208,9 @@ class Host:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
+        thp = self.ram_dir / "thp"
+        if thp.is_mount():  # a killed VM may take a moment to let go
+            wait_for(lambda: subprocess.run(["umount", thp], check=False, capture_output=True).returncode == 0, 10,
+                     f"{thp} can be unmounted")
         shutil.rmtree(self.folder, ignore_errors=True)
         shutil.rmtree(self.ram_dir, ignore_errors=True)

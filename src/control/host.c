@@ -256,11 +256,15 @@ static void load_vms(struct gw_host *h)
 
 	snprintf(path, sizeof(path), "%s/vms", h->config->state_dir);
 	d = opendir(path);
+	if (!d)
+		h->incomplete = true;
 	while (d && (e = readdir(d))) {
 		struct gw_error err = GW_ERROR_INIT;
 
-		if (e->d_name[0] != '.' && load_one(h, e->d_name, &err) < 0)
+		if (e->d_name[0] != '.' && load_one(h, e->d_name, &err) < 0) {
+			h->incomplete = true;
 			gw_log_error(e->d_name, "not taken over: %s", gw_error_text(&err));
+		}
 	}
 }
 

@@ -347,8 +347,6 @@ static void serve_data(struct gw_host *h, int fd, const struct gw_wire_hello *he
 static enum gw_answer answer_for(struct gw_host *h, const struct gw_wire_id *id, struct gw_job **ret_job,
                                  uint64_t *ret_epoch)
 {
-	char job_id[GW_JOB_ID_MAX];
-
 	*ret_job = NULL;
 	for (struct gw_job *j = h->jobs; j; j = j->next) {
 		if (j->out && !memcmp(gw_out_id(j->out), id, sizeof(*id))) {
@@ -357,9 +355,9 @@ static enum gw_answer answer_for(struct gw_host *h, const struct gw_wire_id *id,
 			return gw_out_answer(j->out);
 		}
 	}
-	gw_job_id(id, job_id);
-	/* Not known (any more): a COMMIT is never forgotten before the target's own record is durable. */
-	return gw_source_answer(NULL);
+	/* Not known (any more): a COMMIT is never forgotten before the target's own record is durable. Unless a record could
+	 * not be read: then nobody guesses. */
+	return h->incomplete ? GW_ANSWER_WAIT : gw_source_answer(NULL);
 }
 
 static void serve_ask(struct gw_host *h, int fd, const struct gw_wire_hello *hello, const struct gw_wait *w)

@@ -77,6 +77,7 @@ struct gw_host {
 	struct gw_qemu_host qemu;
 	char *own_thp; /* mounted by us */
 	uint16_t port; /* that others reach us at */
+	bool incomplete; /* some VM's record could not be read at start: what is not known here may have been committed */
 	int watch_fd;  /* epoll of the VMs' pidfds */
 	atomic_uint connections;
 	atomic_bool stopping;

@@ -128,6 +128,21 @@ int gw_ram_populate(const struct gw_ram *ram, uint64_t first_page, uint64_t n_pa
 	return 0;
 }
 
+/* The data at or after `at`: [*data, *hole). A file system that cannot tell (hugetlbfs) has data everywhere. */
+static int next_extent(int fd, off_t at, off_t *data, off_t *hole)
+{
+	*data = lseek(fd, at, SEEK_DATA);
+	*hole = INT64_MAX;
+	if (*data >= 0) {
+		*hole = lseek(fd, *data, SEEK_HOLE);
+		return *hole < 0 ? -errno : 0;
+	}
+	if (errno != ENXIO && errno != EINVAL)
+		return -errno;
+	*data = errno == ENXIO ? INT64_MAX : at;
+	return 0;
+}
+
 /* Pages of the block that lie in the hole [at, ...): fed to the hash as zeros. */
 static int digest_block(const struct gw_ram *ram, uint64_t first, uint64_t n, XXH3_state_t *state)
 {
@@ -139,12 +154,10 @@ static int digest_block(const struct gw_ram *ram, uint64_t first, uint64_t n, XX
 		off_t at = (off_t)(p << GW_PAGE_SHIFT);
 
 		if (hole <= at) { /* beyond the known data extent: find the next */
-			data = lseek(ram->fd, at, SEEK_DATA);
-			if (data < 0 && errno != ENXIO)
-				return -errno;
-			hole = data < 0 ? INT64_MAX : lseek(ram->fd, data, SEEK_HOLE);
-			if (data < 0)
-				data = INT64_MAX;
+			int r = next_extent(ram->fd, at, &data, &hole);
+
+			if (r < 0)
+				return r;
 		}
 		XXH3_128bits_update(state, at < data ? zeros : ram->base + at, GW_PAGE_BYTES);
 	}

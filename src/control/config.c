@@ -94,10 +94,13 @@ int gw_config_set(struct gw_config *c, const char *key, const char *value, struc
 
 static int add_host(struct gw_config *c, const char *name, const char *address, struct gw_error *err)
 {
-	struct gw_config_host *more = realloc(c->hosts, (c->n_hosts + 1) * sizeof(*more));
+	struct gw_config_host *more;
 
-	if (!more || c->n_hosts == GW_CONFIG_HOSTS_MAX)
-		return gw_error_set(err, ENOMEM, "too many hosts");
+	if (c->n_hosts == GW_CONFIG_HOSTS_MAX)
+		return gw_error_set(err, E2BIG, "too many hosts (at most %d)", GW_CONFIG_HOSTS_MAX);
+	more = realloc(c->hosts, (c->n_hosts + 1) * sizeof(*more));
+	if (!more)
+		return out_of_memory(err);
 	c->hosts = more;
 	c->hosts[c->n_hosts] = (struct gw_config_host){ strdup(name), strdup(address) };
 	c->n_hosts++;

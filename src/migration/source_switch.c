@@ -222,10 +222,29 @@ static int stop_save_send(struct gw_out *o, struct state_reader *state, struct g
 	return gw_fault("source-all-sent");
 }
 
+/* What the sockets still hold would have to be worked off in the guest's downtime, and so would page tables that are
+ * not populated yet: before the pause the target says that it is done with both. */
+static int settle_target(struct gw_out *o, struct gw_error *err)
+{
+	struct gw_wire_pass body = { .pass = htole32(o->pass) };
+	gw_autofree char *reply = NULL;
+	struct gw_wire_frame f;
+	gw_time_ns t0 = gw_now_ns();
+	int r = gw_peer_send(o->control_fd, GW_WIRE_PASS, &body, sizeof(body), &o->wait, err);
+
+	if (r == 0)
+		r = gw_peer_expect(o->control_fd, GW_WIRE_PASS, &f, &reply, &o->wait, err);
+	gw_out_phase(o, setup, "target catches up before the pause", gw_now_ns() - t0);
+	return r;
+}
+
 int gw_out_stop_and_send(struct gw_out *o, struct gw_error *err)
 {
 	struct state_reader state;
 	int r = prepare_save(o, &state, err);
+
+	if (r == 0)
+		r = settle_target(o, err);
 
 	if (r == 0)
 		r = gw_fault("source-stop-begin");

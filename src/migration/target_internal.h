@@ -47,6 +47,7 @@ struct gw_in {
 	bool populating;
 	atomic_bool populate_stop;
 	atomic_llong populate_ns;
+	atomic_bool populate_done; /* or given up */
 	_Atomic(struct gw_vm *) populate_vm; /* set once started: its page tables too */
 	atomic_int populate_error;
 

@@ -14,6 +14,8 @@
 #include "migration/target_internal.h"
 #include "transport/peer.h"
 
+#define POPULATE_PATIENCE_NS (500 * GW_NS_PER_MS)
+
 static int add_state(struct gw_in *in, const char *body, size_t len, struct gw_error *err)
 {
 	if (len > GW_WIRE_STATE_TOTAL_MAX - in->state_bytes)
@@ -62,6 +64,21 @@ static int populate_failed(struct gw_in *in, struct gw_error *err)
 	return e ? gw_error_set_errno(err, e, "cannot allocate the guest's memory on the target") : 0;
 }
 
+/* PASS: answered once that pass is in RAM and the page tables are populated (or that takes too long). */
+static int catch_up(struct gw_in *in, const char *body, struct gw_error *err)
+{
+	struct gw_wait w = { .cancel_fd = in->wake_fd, .idle_ns = in->config.idle_timeout_ns };
+	gw_time_ns deadline = gw_deadline_in(POPULATE_PATIENCE_NS);
+	struct gw_wire_pass pass;
+	int r;
+
+	memcpy(&pass, body, sizeof(pass));
+	r = gw_receiver_wait(in->receiver, le32toh(pass.pass), &w, err);
+	while (r == 0 && !atomic_load(&in->populate_done) && gw_now_ns() < deadline)
+		gw_sleep_ns(GW_NS_PER_MS / 2);
+	return r < 0 ? r : gw_peer_send(in->control_fd, GW_WIRE_PASS, &pass, sizeof(pass), &in->wait, err);
+}
+
 /* One frame. 1 when everything is here; -ESTALE when the source aborted. */
 static int handle_frame(struct gw_in *in, const struct gw_wire_frame *f, const char *body, struct gw_error *err)
 {
@@ -69,7 +86,7 @@ static int handle_frame(struct gw_in *in, const struct gw_wire_frame *f, const c
 
 	switch (f->type) {
 	case GW_WIRE_PASS:
-		return 0;
+		return catch_up(in, body, err);
 	case GW_WIRE_SWITCH:
 		in->switch_began = gw_now_ns();
 		/* Only asks: joining could wait for a piece, in the guest's downtime. */

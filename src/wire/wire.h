@@ -85,7 +85,7 @@ enum gw_wire_frame_type {
 	GW_WIRE_PREFLIGHT = 3, /* S->T JSON: as PREPARE, but only say what would stand in the way */
 	GW_WIRE_VERDICT = 4,   /* T->S JSON: reasons */
 	GW_WIRE_LAYOUT = 5,    /* S->T extents of RAM that hold data, to be populated ahead */
-	GW_WIRE_PASS = 6,      /* S->T progress: a pass began */
+	GW_WIRE_PASS = 6,      /* S->T is this pass in RAM? T->S the same, once it is and page tables are populated */
 	GW_WIRE_SWITCH = 7,    /* S->T the guest is stopped; last pages and state follow */
 	GW_WIRE_STATE = 8,     /* S->T a piece of device state */
 	GW_WIRE_SENT = 9,      /* S->T everything was sent: SENT(M) */

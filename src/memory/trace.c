@@ -111,9 +111,9 @@ int gw_trace_new(pid_t pid, gw_trace_open_fn *open_uffd, void *arg, enum gw_trac
 	return 0;
 }
 
-int gw_trace_collect(struct gw_trace *t, unsigned range, struct gw_bitmap *into, struct gw_error *err)
+int gw_trace_collect(struct gw_trace *t, unsigned range, bool quick, struct gw_bitmap *into, struct gw_error *err)
 {
-	return t->ops->collect(t, range, into, err);
+	return t->ops->collect(t, range, quick, into, err);
 }
 
 const char *gw_trace_mode_name(const struct gw_trace *t)

@@ -9,6 +9,7 @@
 #ifndef GW_MEMORY_TRACE_H
 #define GW_MEMORY_TRACE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -37,8 +38,9 @@ int gw_trace_new(pid_t pid, gw_trace_open_fn *open_uffd, void *arg, enum gw_trac
                  const struct gw_trace_range *ranges, unsigned n, struct gw_trace **ret, struct gw_error *err);
 
 /* Adds to `into` (bit 0 = first 4 KiB page of range `range`) all pages written since they were last collected,
- * and re-arms them first: read a page only after collecting it. */
-int gw_trace_collect(struct gw_trace *t, unsigned range, struct gw_bitmap *into, struct gw_error *err);
+ * and re-arms them first: read a page only after collecting it. `quick` leaves out pages that were written and then
+ * dropped by the kernel: for asking again within milliseconds while no vCPU runs. */
+int gw_trace_collect(struct gw_trace *t, unsigned range, bool quick, struct gw_bitmap *into, struct gw_error *err);
 
 /* "async" or "sync". */
 const char *gw_trace_mode_name(const struct gw_trace *t);

@@ -121,12 +121,12 @@ static int scan(struct gw_trace *t, const struct gw_trace_range *range, uint64_t
 	return 0;
 }
 
-static int async_collect(struct gw_trace *t, unsigned range, struct gw_bitmap *into, struct gw_error *err)
+static int async_collect(struct gw_trace *t, unsigned range, bool quick, struct gw_bitmap *into, struct gw_error *err)
 {
 	const struct gw_trace_range *r = &t->ranges[range];
 	int e = scan(t, r, 0, PAGE_IS_WRITTEN, into, err);
 
-	if (e < 0)
+	if (e < 0 || quick)
 		return e;
 	/* Neither present nor a marker: dropped after it was written (reclaimed, punched). */
 	return scan(t, r, PAGE_IS_PRESENT | PAGE_IS_SWAPPED, PAGE_IS_PRESENT | PAGE_IS_SWAPPED, into, err);

@@ -151,7 +151,7 @@ static int collect_piece(struct gw_trace *t, unsigned range, size_t first, size_
 	return s->failed ? -EIO : 0;
 }
 
-static int sync_collect(struct gw_trace *t, unsigned range, struct gw_bitmap *into, struct gw_error *err)
+static int sync_collect(struct gw_trace *t, unsigned range, bool quick, struct gw_bitmap *into, struct gw_error *err)
 {
 	struct sync *s = t->method;
 	size_t n = s->written[range].nbits;

@@ -73,12 +73,12 @@ static int start_sender(struct gw_out *o, struct gw_error *err)
 	return gw_sender_new(&config, &o->sender, err);
 }
 
-int gw_out_collect(struct gw_out *o, uint64_t *ret_bytes, struct gw_error *err)
+int gw_out_collect(struct gw_out *o, bool quick, uint64_t *ret_bytes, struct gw_error *err)
 {
 	uint64_t pages = 0;
 
 	for (unsigned i = 0; i < o->n_regions; i++) {
-		int r = gw_trace_collect(o->trace, i, &o->pending[i], err);
+		int r = gw_trace_collect(o->trace, i, quick, &o->pending[i], err);
 
 		if (r < 0)
 			return r;
@@ -151,7 +151,7 @@ static int one_pass(struct gw_out *o, struct gw_decision *ret, struct gw_error *
 		return r;
 	t1 = gw_now_ns();
 	(void)gw_fault("source-pass-end");
-	r = gw_out_collect(o, &s.left_bytes, err);
+	r = gw_out_collect(o, false, &s.left_bytes, err);
 	if (r < 0)
 		return r;
 	s.pass = o->pass;
@@ -195,7 +195,7 @@ int gw_out_copy(struct gw_out *o, struct gw_error *err)
 	/* What was written while the target got ready: huge pages among it are split by this, so that the first pass
 	 * already knows the busy regions page by page. All of it is sent in the first pass anyway. */
 	if (r == 0)
-		r = gw_out_collect(o, &ignored, err);
+		r = gw_out_collect(o, false, &ignored, err);
 	if (r == 0)
 		r = first_pages(o, err);
 	if (r == 0)

@@ -70,7 +70,7 @@ int gw_out_stop_and_send(struct gw_out *o, struct gw_error *err); /* source_swit
 int gw_out_await_ready(struct gw_out *o, struct gw_error *err);
 int gw_out_verify(struct gw_out *o, struct gw_error *err);        /* source_verify.c */
 /* Collects what was written into o->pending and counts it in bytes. */
-int gw_out_collect(struct gw_out *o, uint64_t *ret_bytes, struct gw_error *err); /* source_copy.c */
+int gw_out_collect(struct gw_out *o, bool quick, uint64_t *ret_bytes, struct gw_error *err); /* source_copy.c */
 /* The next pass: begins to send o->pending; waits until it is sent, and clears it. */
 void gw_out_begin_pass(struct gw_out *o);
 int gw_out_finish_pass(struct gw_out *o, struct gw_sender_stats *ret, struct gw_error *err);

@@ -133,7 +133,7 @@ static int send_state(struct gw_out *o, struct gw_error *err)
 
 static int begin_last_pages(struct gw_out *o, struct gw_error *err)
 {
-	int r = gw_out_collect(o, &o->final_dirty_bytes, err);
+	int r = gw_out_collect(o, false, &o->final_dirty_bytes, err);
 
 	if (r == 0)
 		gw_out_begin_pass(o);
@@ -167,7 +167,7 @@ static int late_pages(struct gw_out *o, struct gw_error *err)
 {
 	struct gw_sender_stats sent;
 	uint64_t bytes;
-	int r = gw_out_collect(o, &bytes, err);
+	int r = gw_out_collect(o, true, &bytes, err);
 
 	if (r < 0 || bytes == 0)
 		return r;

@@ -115,7 +115,7 @@ static void one_pass(struct world *w, struct gw_trace *t, struct gw_sender *s, u
 
 	if (pass > 1) {
 		gw_bitmap_clear_range(&w->pending, 0, PAGES);
-		assert_int_equal(gw_trace_collect(t, 0, &w->pending, &err), 0);
+		assert_int_equal(gw_trace_collect(t, 0, false, &w->pending, &err), 0);
 	}
 	r = gw_sender_pass(s, pass, &w->pending, &stats, &err);
 	if (r < 0)
@@ -171,7 +171,7 @@ static void move_while_written(enum gw_trace_mode mode, unsigned channels)
 
 	/* Nothing was written since: nothing may be found. */
 	gw_bitmap_clear_range(&w.pending, 0, PAGES);
-	assert_int_equal(gw_trace_collect(t, 0, &w.pending, &err), 0);
+	assert_int_equal(gw_trace_collect(t, 0, false, &w.pending, &err), 0);
 	assert_int_equal(gw_bitmap_count(&w.pending), 0);
 
 	gw_sender_free(s);
@@ -211,7 +211,7 @@ static void N3_a_page_punched_out_is_sent_again(void **state)
 	/* What a balloon does: the page goes, and with it the kernel's note that it was written. */
 	assert_int_equal(madvise(w.guest + 5 * 4096, 4096, MADV_REMOVE), 0);
 	w.guest[9 * 4096] = 1;
-	assert_int_equal(gw_trace_collect(t, 0, &w.pending, &err), 0);
+	assert_int_equal(gw_trace_collect(t, 0, false, &w.pending, &err), 0);
 	assert_true(gw_bitmap_test(&w.pending, 5));
 	assert_true(gw_bitmap_test(&w.pending, 9));
 	assert_int_equal(gw_bitmap_count(&w.pending), 2);

@@ -79,7 +79,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	demand(gw_journal_write(j, &mine, NULL) == 0);
 	gw_journal_free(j);
 	open_journal(path, &j, &last);
-	demand(memcmp(&last, &mine, sizeof(mine)) == 0);
+	demand(last.state == mine.state && last.epoch == mine.epoch && !strcmp(last.peer_name, mine.peer_name));
+	demand(!last.peer_address[0] && !memcmp(&last.migration, &mine.migration, sizeof(mine.migration)));
 	gw_journal_free(j);
 	unlink(path);
 	return 0;

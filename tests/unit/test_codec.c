@@ -43,8 +43,8 @@ static int hello_with(size_t offset, const void *value, size_t len, struct gw_wi
 
 #define HELLO_WITH(field, value, ret)                                                             \
 	__extension__({                                                                           \
-		__typeof__(((struct gw_wire_hello *)0)->field) v_ = value;                        \
-		hello_with(offsetof(struct gw_wire_hello, field), &v_, sizeof(v_), ret);          \
+		struct gw_wire_hello h_ = { .field = value };                                     \
+		hello_with(offsetof(struct gw_wire_hello, field), &h_.field, sizeof(h_.field), ret); \
 	})
 
 static void test_hello(void **state)

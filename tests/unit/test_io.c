@@ -157,7 +157,7 @@ static void test_long_vectors(void **state)
 {
 	enum { PIECES = IOV_MAX * 2 + 7, PIECE = 700 };
 	struct fixture *f = *state;
-	gw_autofree unsigned char *in = malloc(PIECES * PIECE), *out = malloc(PIECES * PIECE);
+	gw_autofree unsigned char *in = calloc(PIECES, PIECE), *out = calloc(PIECES, PIECE);
 	gw_autofree struct iovec *iov = calloc(PIECES, sizeof(*iov));
 	struct gw_wait w = { .cancel_fd = -1, .idle_ns = 10 * GW_NS_PER_S };
 	struct sink sink = { .fd = f->pair[1], .data = out };

@@ -45,6 +45,7 @@ int gw_host_add_vm(struct gw_host *h, const struct gw_vm_def *def, struct gw_hos
 {
 	struct gw_host_vm *v;
 	char path[600];
+	bool fresh;
 	int r;
 
 	if (gw_host_find_vm(h, def->name))
@@ -55,6 +56,7 @@ int gw_host_add_vm(struct gw_host *h, const struct gw_vm_def *def, struct gw_hos
 	snprintf(v->name, sizeof(v->name), "%s", def->name);
 	snprintf(v->dir, sizeof(v->dir), "%s/vms/%s", h->config->state_dir, def->name);
 	snprintf(path, sizeof(path), "%s/journal", v->dir);
+	fresh = access(v->dir, F_OK) < 0;
 	r = copy_definition(def, &v->def, err);
 	if (r == 0) {
 		r = gw_mkdir_p(v->dir, 0700);
@@ -64,6 +66,8 @@ int gw_host_add_vm(struct gw_host *h, const struct gw_vm_def *def, struct gw_hos
 	if (r == 0)
 		r = gw_journal_open(path, &v->journal, &v->record, err);
 	if (r < 0) {
+		if (fresh)
+			(void)gw_remove_tree(v->dir);
 		free_vm(v);
 		return r;
 	}

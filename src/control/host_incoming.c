@@ -77,11 +77,11 @@ static void unregister_in(struct gw_host *h, struct gw_host_in *e)
 
 static int version_check(struct gw_host *h, const json_t *prepare, struct gw_error *err)
 {
-	const char *text = json_string_value(json_object_get(json_object_get(prepare, "facts"), "qemu_version"));
-	unsigned major = 0, minor = 0, have = h->qemu.caps.version_major, have_minor = h->qemu.caps.version_minor;
+	const json_t *version = json_object_get(json_object_get(prepare, "facts"), "qemu_version");
+	unsigned major = (unsigned)json_integer_value(json_array_get(version, 0));
+	unsigned minor = (unsigned)json_integer_value(json_array_get(version, 1));
+	unsigned have = h->qemu.caps.version_major, have_minor = h->qemu.caps.version_minor;
 
-	if (!text || sscanf(text, "%u.%u", &major, &minor) != 2)
-		return 0;
 	if (major > have || (major == have && minor > have_minor))
 		return gw_error_set(err, ENOTSUP,
 		                    "host %s has QEMU %u.%u, older than the %u.%u that the VM runs on (upgrade the target's "
@@ -173,7 +173,9 @@ static int hook_start(void *arg, struct gw_in *in, const json_t *prepare, struct
 	struct gw_host *h = arg;
 	struct gw_host_vm *v;
 	struct gw_qemu_start how = { .incoming = true };
+	struct gw_ram_region regions[GW_RAM_REGIONS_MAX];
 	json_t *facts = NULL;
+	unsigned n;
 	int r;
 
 	{
@@ -189,7 +191,9 @@ static int hook_start(void *arg, struct gw_in *in, const json_t *prepare, struct
 		v->vm = *ret;
 		gw_host_watch_vm(h, v);
 	}
-	r = gw_qemu_facts(v->vm, &facts, err);
+	r = v->vm->ops->ram(v->vm, regions, &n, err); /* it must be the file that the pages will go to */
+	if (r == 0)
+		r = gw_qemu_facts(v->vm, &facts, err);
 	if (r == 0)
 		r = gw_qemu_facts_compatible(json_object_get(prepare, "facts"), facts, err);
 	json_decref(facts);

@@ -64,7 +64,8 @@ struct gw_job {
 	json_t *request;
 	double created, finished;
 	char error[GW_ERROR_TEXT_MAX];
-	bool cancelled, timed_out, unknown;
+	bool cancelled, timed_out;
+	bool vm_ended; /* the VM's process died: it runs nowhere */
 	uint64_t seq;
 	uint64_t shown_bytes; /* progress at the last tick */
 	json_t *final;       /* Job as it ended */

@@ -114,7 +114,7 @@ static void add_live(struct gw_job *j, json_t *o)
 		json_object_set_new(o, "step", json_string(gw_out_step_text(j->out)));
 	}
 	json_object_set_new(o, "state", json_string(s == GW_SOURCE_ABORTED && j->cancelled ? "cancelled" : words[s].state));
-	json_object_set_new(o, "vm_is", json_string(words[s].vm_is));
+	json_object_set_new(o, "vm_is", json_string(j->vm_ended ? "nowhere" : words[s].vm_is));
 	json_object_set_new(o, "progress", gw_progress_json(&p));
 }
 
@@ -248,7 +248,7 @@ int gw_host_job_wait(struct gw_host *h, const char *id, uint64_t *seq, gw_time_n
 
 int gw_host_job_cancel(struct gw_host *h, const char *id, struct gw_error *err)
 {
-	gw_time_ns deadline = gw_deadline_in(30 * GW_NS_PER_S);
+	gw_time_ns deadline = gw_deadline_in(5 * GW_NS_PER_S);
 	const char *state;
 	struct gw_job *j;
 

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Outgoing migrations: the request, the preflight, the job's thread. */
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "base/cleanup.h"
+#include "base/io.h"
 #include "base/log.h"
 #include "base/units.h"
 #include "control/host_internal.h"
@@ -129,6 +131,10 @@ static void note_outcome(struct job_run *run, int r, const struct gw_error *err)
 	j->error[0] = 0;
 	if (r == 0)
 		return;
+	if (err->code == -ETIME)
+		j->timed_out = true;
+	j->vm_ended = !run->vm->vm || gw_wait_fd(gw_qemu_pidfd(run->vm->vm), POLLIN,
+	                                         &(struct gw_wait){ .cancel_fd = -1, .idle_ns = 0 }) == 0;
 	if (j->timed_out)
 		snprintf(j->error, sizeof(j->error), "not finished within its time-out");
 	else if (!j->cancelled)
@@ -205,11 +211,13 @@ static int launch(struct gw_host *h, struct gw_host_vm *v, struct gw_out_config 
                   enum gw_source_event first, struct gw_job **ret, struct gw_error *err)
 {
 	struct job_run *run = calloc(1, sizeof(*run));
+	json_int_t timeout = integer(request, "timeout_ns", 0);
 	char id[GW_JOB_ID_MAX];
 	int r;
 
 	if (!run)
 		return gw_error_set(err, ENOMEM, "out of memory");
+	c->deadline = gw_deadline_in(timeout > 0 ? timeout : GW_TIME_NEVER);
 	c->changed = on_changed;
 	c->changed_arg = run;
 	r = gw_out_new_restarted(c, first, &run->out, err);
@@ -223,8 +231,7 @@ static int launch(struct gw_host *h, struct gw_host_vm *v, struct gw_out_config 
 	run->job = gw_host_add_job(h, id, v->name, c->target_name, request);
 	run->job->out = run->out;
 	run->job->vm = v;
-	run->job->deadline = gw_deadline_in(integer(request, "timeout_ns", 0) > 0 ? integer(request, "timeout_ns", 0) :
-	                                                                            GW_TIME_NEVER);
+	run->job->deadline = c->deadline;
 	snprintf(v->job, sizeof(v->job), "%s", id);
 	*ret = run->job;
 	pthread_mutex_unlock(&h->lock);
@@ -263,7 +270,7 @@ static int check_movable(struct gw_host_vm *v, struct gw_error *err)
 	int r;
 
 	if (!v->vm || v->ended)
-		return gw_error_set(err, ESRCH, "VM '%s' has ended and cannot be moved", v->name);
+		return gw_error_set(err, EBUSY, "VM '%s' has ended and cannot be moved", v->name);
 	r = v->vm->ops->status(v->vm, &status, err);
 	if (r < 0)
 		return r;
@@ -321,7 +328,9 @@ static int dry_run(struct gw_host *h, struct gw_host_vm *v, const char *to, cons
 
 	if (check_movable(v, &err) < 0)
 		json_array_append_new(reasons, json_string(err.text));
-	if (v->vm && prepare_json(v, &prepare, &err) == 0) {
+	else if (prepare_json(v, &prepare, &err) < 0)
+		json_array_append_new(reasons, json_string(err.text));
+	if (prepare) {
 		if (gw_out_preflight(address, prepare, 10 * GW_NS_PER_S, &theirs, &err) < 0)
 			json_array_append_new(reasons, json_sprintf("host %s: %s", to, gw_error_text(&err)));
 		else
@@ -395,10 +404,10 @@ int gw_host_migrate(struct gw_host *h, const char *name, const json_t *request, 
 	{
 		GW_LOCKED(&h->lock);
 		r = find_idle(h, name, &v, err);
-		if (r == 0)
-			r = gw_config_address(h->config, to, &c.target_address, err);
 		if (r == 0 && !strcmp(to, h->config->name))
 			r = gw_error_set(err, EINVAL, "VM '%s' is on host %s already", name, to);
+		if (r == 0)
+			r = gw_config_address(h->config, to, &c.target_address, err);
 		if (r < 0)
 			return r;
 		v->busy = GW_BUSY_OUTGOING;

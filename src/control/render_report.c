@@ -173,6 +173,8 @@ const char *gw_outcome_sentence(char *buf, size_t len, const json_t *job)
 		snprintf(ran, sizeof(ran), "; it runs here");
 	else if (!strcmp(where, "there"))
 		snprintf(ran, sizeof(ran), "; it runs on %s", peer);
+	else if (!strcmp(where, "nowhere"))
+		snprintf(ran, sizeof(ran), "; its process has ended");
 	if (gw_json_int(report, "total_ns", -1) >= 0)
 		snprintf(took, sizeof(took), " in %s, downtime %s",
 		         duration_of(total, sizeof(total), report, "total_ns"),

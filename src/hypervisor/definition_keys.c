@@ -207,11 +207,28 @@ static int set_interface(void *field, const char *value, const char **why)
 	return copy(field, value);
 }
 
+/* Arguments that would take the VM out of the daemon's hands. */
+static bool is_ours(const char *arg)
+{
+	static const char *const ours[] = { "daemonize", "S", "incoming", "name", "uuid", "pidfile", "preconfig", "m",
+		                            "mem-path", "mem-prealloc", "accel", "enable-kvm", "qmp", "monitor" };
+
+	if (*arg != '-')
+		return false;
+	arg += arg[1] == '-' ? 2 : 1;
+	for (size_t i = 0; i < sizeof(ours) / sizeof(ours[0]); i++)
+		if (!strcmp(arg, ours[i]))
+			return true;
+	return false;
+}
+
 static int add_arg(void *field, const char *value, const char **why)
 {
 	struct gw_vm_def *def = field;
 	int r;
 
+	if (is_ours(value))
+		return refuse(why, "is an argument that godwitd itself gives or depends on");
 	if (def->n_extra_args == GW_VM_EXTRA_ARGS_MAX)
 		return refuse(why, "is one too many (at most 64)");
 	r = copy(&def->extra_args[def->n_extra_args], value);

@@ -44,6 +44,45 @@ static json_t *cpu_props(struct gw_qemu *q, const char *model)
 	return props ? props : json_null();
 }
 
+static json_t *qom_get(struct gw_qemu *q, const char *path, const char *property)
+{
+	struct gw_qmp_call call = { .command = "qom-get" };
+
+	call.arguments = json_pack("{s:s, s:s}", "path", path, "property", property);
+	if (gw_qemu_run(q, &call, 1, -1, gw_deadline_in(GW_QEMU_ANSWER_NS), NULL) < 0)
+		return json_null();
+	return call.reply;
+}
+
+/* The CPUID words that the guest's first CPU really has, whatever the model's name promised. Null on a CPU without. */
+static json_t *cpu_words(struct gw_qemu *q)
+{
+	struct gw_qmp_call call = { .command = "query-cpus-fast" };
+	const char *path;
+	json_t *words;
+
+	if (gw_qemu_run(q, &call, 1, -1, gw_deadline_in(GW_QEMU_ANSWER_NS), NULL) < 0)
+		return json_null();
+	path = json_string_value(json_object_get(json_array_get(call.reply, 0), "qom-path"));
+	words = path ? qom_get(q, path, "feature-words") : json_null();
+	json_decref(call.reply);
+	return words;
+}
+
+/* Further arguments of the operator may have put other memory under the guest than the file that is moved. */
+static int check_backend(struct gw_qemu *q, struct gw_error *err)
+{
+	json_t *name = qom_get(q, "/machine", "memory-backend");
+	bool ours = json_is_string(name) && (!strcmp(json_string_value(name), "ram") ||
+	                                     !strcmp(json_string_value(name), "/objects/ram"));
+
+	json_decref(name);
+	if (ours)
+		return 0;
+	return gw_error_set(err, -EOPNOTSUPP, "VM %s cannot move: its memory is not the shared file that godwitd made "
+	                    "(an extra QEMU argument replaced it)", q->name);
+}
+
 /* The argument of `option` in the recorded command line, or NULL. */
 static const char *option_of(const struct gw_qemu *q, const char *option)
 {
@@ -69,15 +108,18 @@ int gw_qemu_facts(struct gw_vm *vm, json_t **ret, struct gw_error *err)
 
 	if (r < 0)
 		return r;
-	if (!machine || !cpu) {
+	r = check_backend(q, err);
+	if (r < 0) {
+		facts = NULL;
+	} else if (!machine || !cpu) {
 		r = gw_error_set(err, -EBADMSG, "VM %s: the record of its command line is damaged", q->name);
 		facts = NULL;
 	} else {
-		facts = json_pack("{s:o, s:s%, s:s, s:s, s:o, s:I, s:I}",
+		facts = json_pack("{s:o, s:s%, s:s, s:s, s:o, s:o, s:I, s:I}",
 		                  "qemu_version", version_of(calls[0].reply),
 		                  "machine", machine, strcspn(machine, ","),
 		                  "accel", accel_of(calls[1].reply), "cpu_model", cpu,
-		                  "cpu_props", cpu_props(q, cpu),
+		                  "cpu_props", cpu_props(q, cpu), "cpu_words", cpu_words(q),
 		                  "memory_bytes", (json_int_t)q->rec.memory_bytes,
 		                  "page_size_bytes", (json_int_t)q->rec.page_size_bytes);
 		r = facts ? 0 : gw_error_set(err, -ENOMEM, "out of memory");
@@ -166,6 +208,21 @@ static int check_cpu(const json_t *source, const json_t *target, struct gw_error
 	return 0;
 }
 
+static int check_cpu_words(const json_t *source, const json_t *target, struct gw_error *err)
+{
+	const json_t *s = json_object_get(source, "cpu_words"), *t = json_object_get(target, "cpu_words");
+	unsigned differ = 0;
+
+	if (!json_is_array(s) || !json_is_array(t))
+		return 0;
+	for (size_t i = 0; i < GW_MAX(json_array_size(s), json_array_size(t)); i++)
+		differ += !json_equal(json_array_get(s, i), json_array_get(t, i));
+	if (!differ)
+		return 0;
+	return gw_error_set(err, -ENOTSUP, "the CPU that the target's QEMU gives the guest differs from the source's in %u "
+	                    "CPUID words (choose a named cpu model that both have)", differ);
+}
+
 static int check_memory(const json_t *source, const json_t *target, struct gw_error *err)
 {
 	json_int_t s = json_integer_value(json_object_get(source, "memory_bytes"));
@@ -187,5 +244,7 @@ int gw_qemu_facts_compatible(const json_t *source, const json_t *target, struct 
 		r = check_memory(source, target, err);
 	if (r == 0)
 		r = check_cpu(source, target, err);
+	if (r == 0)
+		r = check_cpu_words(source, target, err);
 	return r;
 }

@@ -17,7 +17,7 @@
 #include "hypervisor/shim_client.h"
 #include "hypervisor/unix_socket.h"
 
-#define POPULATE_BASE_NS (60 * GW_NS_PER_S)
+#define POPULATE_BASE_NS (5 * GW_NS_PER_S)
 #define ENDING_NS (200 * GW_NS_PER_MS)
 #define POPULATE_GIB_NS (2 * GW_NS_PER_S)
 

@@ -31,6 +31,7 @@ struct gw_out_config {
 	unsigned channels;
 	enum gw_trace_mode tracing;
 	bool verify;
+	gw_time_ns deadline; /* no COMMIT after it; GW_TIME_NEVER for none */
 	gw_time_ns prepare_timeout_ns, switch_timeout_ns, idle_timeout_ns;
 
 	/* Called (any thread, no lock held) when something to show has changed. */

@@ -303,5 +303,9 @@ int gw_out_await_ready(struct gw_out *o, struct gw_error *err)
 	(void)gw_fault("source-ready-received");
 	if (o->config.verify)
 		r = gw_out_verify(o, err);
-	return r < 0 ? r : still_ready(o, err);
+	if (r == 0)
+		r = still_ready(o, err);
+	if (r == 0 && gw_now_ns() > o->config.deadline)
+		r = gw_error_set(err, ETIME, "not finished within its time-out");
+	return r;
 }

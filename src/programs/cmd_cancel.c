@@ -39,6 +39,7 @@ int cmd_cancel(struct cli *cli)
 	gw_autofree char *id = NULL, *path = NULL;
 	char sentence[GW_ERROR_TEXT_MAX + 512];
 	json_t *job;
+	bool final;
 	int r = find_job(cli, cli->args[0], &id);
 
 	if (r != CLI_DONE)
@@ -53,6 +54,7 @@ int cmd_cancel(struct cli *cli)
 		printf("%s is being cancelled but has not ended yet ('godwit wait %s' shows it)\n", id, id);
 	else
 		printf("%s\n", gw_outcome_sentence(sentence, sizeof(sentence), job));
+	final = gw_json_bool(job, "final");
 	json_decref(job);
-	return CLI_DONE;
+	return final ? CLI_DONE : CLI_USAGE; /* a time-out */
 }

@@ -92,3 +92,30 @@ def test_N4_link_that_is_cut_while_copying_leaves_the_source_running(make_farm):
         assert farm["a"].has_running("guest")
         farm["a"].space.restore()
         farm.wait_clean("guest", "a", timeout=60)
+
+
+def test_X3_memory_that_is_not_the_shared_file_is_refused(farm):
+    other = ("\n[qemu]\narg = -machine\narg = memory-backend=m2\n"
+             "arg = -object\narg = memory-backend-ram,id=m2,size=16M\n")
+    farm["a"].start_vm(definition.firmware("guest", "hot", extra=other))
+    answer = farm["a"].godwit("migrate", "guest", "--to", "b", "--dry-run", check=False)
+    assert answer.returncode == FAILED and "memory" in answer.stdout + answer.stderr
+    assert "memory" in refused(farm["a"], FAILED, "migrate", "guest", "--to", "b")
+    assert farm["a"].has_running("guest")
+
+
+@pytest.mark.parametrize("change,word", [("s/^max$/qemu64/", "CPU"), ("s/share=on/share=off/", "shared")],
+                         ids=["cpu", "private_memory"])
+def test_X3_a_target_whose_qemu_differs_is_refused(make_farm, change, word):
+    farm = make_farm(start=False)
+    wrapper = farm["b"].folder / "qemu-other"
+    wrapper.write_text("#!/bin/bash\nargs=()\nfor a in \"$@\"; do args+=(\"$(sed '" + change + "' <<<\"$a\")\"); done\n"
+                       f"exec {farm['b'].qemu} \"${{args[@]}}\"\n")
+    wrapper.chmod(0o755)
+    farm["b"].qemu = wrapper
+    for host in farm.hosts.values():
+        host.start()
+    farm["a"].start_vm(definition.firmware("guest", "hot"))
+    assert word in refused(farm["a"], FAILED, "migrate", "guest", "--to", "b")
+    assert farm["a"].has_running("guest")
+    farm.wait_clean("guest", "a")

@@ -3,6 +3,7 @@
 #ifndef GW_BASE_CLOCK_H
 #define GW_BASE_CLOCK_H
 
+#include <pthread.h>
 #include <stdint.h>
 
 typedef int64_t gw_time_ns;
@@ -25,6 +26,9 @@ gw_time_ns gw_deadline_in(gw_time_ns ns);
 int gw_poll_ms(gw_time_ns deadline);
 
 void gw_sleep_ns(gw_time_ns ns);
+
+/* pthread_create with every signal blocked in the new thread: signals are the main loop's. 0 or -errno. */
+int gw_thread_start(pthread_t *ret, const pthread_attr_t *attr, void *(*fn)(void *), void *arg);
 
 /* Clearing up is done at this priority: late by milliseconds, never in a guest's way. */
 #define GW_BACKGROUND_NICE 10

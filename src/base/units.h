@@ -12,6 +12,11 @@
 #define GW_MIB (1024ULL * GW_KIB)
 #define GW_GIB (1024ULL * GW_MIB)
 
+static inline uint64_t gw_round_up(uint64_t v, uint64_t to)
+{
+	return (v + to - 1) / to * to;
+}
+
 /* All parsers: 0 and *ret set, or -EINVAL / -ERANGE with *ret untouched. The whole text must match. */
 
 /* "4096", "8K", "512M", "1G", "2T": bytes, powers of 1024; KiB/MiB/GiB/TiB also accepted. */

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The host daemon: its table of VMs, taking them over at start, and noticing when one ends. */
 #include <dirent.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -294,7 +293,6 @@ int gw_host_thread(struct gw_host *h, void *(*fn)(void *), void *arg)
 {
 	struct thread_start *s = malloc(sizeof(*s));
 	pthread_attr_t attr;
-	sigset_t all, old;
 	pthread_t t;
 	int r;
 
@@ -308,16 +306,13 @@ int gw_host_thread(struct gw_host *h, void *(*fn)(void *), void *arg)
 	pthread_attr_init(&attr);
 	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
 	pthread_attr_setstacksize(&attr, 1u << 20);
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	r = pthread_create(&t, &attr, thread_main, s);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	r = gw_thread_start(&t, &attr, thread_main, s);
 	pthread_attr_destroy(&attr);
 	if (r) {
 		free(s);
 		gw_host_thread_ended(h);
 	}
-	return -r;
+	return r;
 }
 
 void gw_host_thread_ended(struct gw_host *h)

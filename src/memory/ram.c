@@ -13,14 +13,10 @@
 #include <xxhash.h>
 
 #include "base/cleanup.h"
+#include "base/units.h"
 #include "memory/kernel_compat.h"
 
 #define POPULATE_PIECE_PAGES 1024 /* 4 MiB: stop is looked at often, the call's cost is lost in it */
-
-static uint64_t round_up(uint64_t v, uint64_t to)
-{
-	return (v + to - 1) / to * to;
-}
 
 int gw_ram_map(struct gw_ram *ram, const char *path, uint64_t size_bytes, uint64_t page_size_bytes,
                bool writable, struct gw_error *err)
@@ -32,12 +28,12 @@ int gw_ram_map(struct gw_ram *ram, const char *path, uint64_t size_bytes, uint64
 	if (fd < 0 || fstat(fd, &st) < 0)
 		return gw_error_set_errno(err, errno, "cannot open guest RAM %s", path);
 	if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size < size_bytes ||
-	    (uint64_t)st.st_size > round_up(size_bytes, GW_MAX(page_size_bytes, 2u << 20)))
+	    (uint64_t)st.st_size > gw_round_up(size_bytes, GW_MAX(page_size_bytes, 2u << 20)))
 		return gw_error_set(err, EINVAL, "guest RAM %s is %" PRIu64 " bytes long, expected %" PRIu64, path,
 		                    (uint64_t)st.st_size, size_bytes);
 	if (size_bytes % GW_PAGE_BYTES || size_bytes == 0)
 		return gw_error_set(err, EINVAL, "guest RAM %s is not a whole number of pages", path);
-	p = mmap(NULL, round_up(size_bytes, page_size_bytes), PROT_READ | (writable ? PROT_WRITE : 0), MAP_SHARED,
+	p = mmap(NULL, gw_round_up(size_bytes, page_size_bytes), PROT_READ | (writable ? PROT_WRITE : 0), MAP_SHARED,
 	         fd, 0);
 	if (p == MAP_FAILED)
 		return gw_error_set_errno(err, errno, "cannot map guest RAM %s", path);
@@ -53,7 +49,7 @@ void gw_ram_unmap(struct gw_ram *ram)
 {
 	if (!ram->base)
 		return;
-	munmap(ram->base, round_up(ram->size_bytes, ram->page_size_bytes));
+	munmap(ram->base, gw_round_up(ram->size_bytes, ram->page_size_bytes));
 	close(ram->fd);
 	*ram = (struct gw_ram){ .fd = -1 };
 }
@@ -64,7 +60,7 @@ int gw_ram_create(const char *path, uint64_t size_bytes, uint64_t page_size_byte
 
 	if (fd < 0)
 		return gw_error_set_errno(err, errno, "cannot create guest RAM %s", path);
-	if (ftruncate(fd, (off_t)round_up(size_bytes, page_size_bytes)) < 0) {
+	if (ftruncate(fd, (off_t)gw_round_up(size_bytes, page_size_bytes)) < 0) {
 		int r = gw_error_set_errno(err, errno, "cannot size guest RAM %s to %" PRIu64 " bytes", path, size_bytes);
 
 		unlink(path);
@@ -120,7 +116,7 @@ int gw_ram_populate(const struct gw_ram *ram, uint64_t first_page, uint64_t n_pa
 		int r;
 
 		at -= ((first_page << GW_PAGE_SHIFT) % ram->page_size_bytes);
-		r = populate_piece(at, round_up(n << GW_PAGE_SHIFT, ram->page_size_bytes), GW_PAGE_BYTES);
+		r = populate_piece(at, gw_round_up(n << GW_PAGE_SHIFT, ram->page_size_bytes), GW_PAGE_BYTES);
 		if (r < 0)
 			return gw_error_set_errno(err, r == -EFAULT ? ENOMEM : r, "cannot allocate guest RAM");
 		first_page += n;

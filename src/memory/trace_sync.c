@@ -7,7 +7,6 @@
  */
 #include <poll.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -83,15 +82,10 @@ static void *fault_thread(void *arg)
 
 static int start_thread(struct gw_trace *t, struct sync *s)
 {
-	sigset_t all, old;
-	int r;
+	int r = gw_thread_start(&s->thread, NULL, fault_thread, t);
 
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	r = pthread_create(&s->thread, NULL, fault_thread, t);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	s->running = r == 0;
-	return -r;
+	return r;
 }
 
 static int sync_start(struct gw_trace *t, struct gw_error *err)

@@ -6,6 +6,7 @@
 #include "base/cleanup.h"
 #include "base/fault.h"
 #include "base/log.h"
+#include "base/units.h"
 #include "migration/source_internal.h"
 #include "transport/peer.h"
 
@@ -16,11 +17,6 @@ static int open_uffd(void *arg, int *ret_fd, struct gw_error *err)
 	return vm->ops->userfaultfd(vm, ret_fd, err);
 }
 
-static uint64_t round_up(uint64_t v, uint64_t to)
-{
-	return (v + to - 1) / to * to;
-}
-
 int gw_out_start_tracing(struct gw_out *o, struct gw_error *err)
 {
 	struct gw_trace_range ranges[GW_RAM_REGIONS_MAX];
@@ -29,7 +25,7 @@ int gw_out_start_tracing(struct gw_out *o, struct gw_error *err)
 	for (unsigned i = 0; i < o->n_regions; i++)
 		ranges[i] = (struct gw_trace_range){
 			.hva = o->regions[i].hva,
-			.size_bytes = round_up(o->regions[i].size_bytes, o->regions[i].page_size_bytes),
+			.size_bytes = gw_round_up(o->regions[i].size_bytes, o->regions[i].page_size_bytes),
 			.page_size_bytes = o->regions[i].page_size_bytes,
 		};
 	r = gw_trace_new(o->config.vm->ops->pid(o->config.vm), open_uffd, o->config.vm, o->config.tracing, ranges,

@@ -34,7 +34,6 @@ struct gw_out {
 	struct gw_convergence convergence;
 	uint32_t pass;
 	gw_time_ns stop_began;
-	uint64_t final_dirty_bytes;
 	char *state; /* device state */
 	size_t state_bytes;
 	struct gw_error failure; /* why it is being aborted */

@@ -6,7 +6,6 @@
  */
 #include <endian.h>
 #include <pthread.h>
-#include <signal.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -59,7 +58,6 @@ static void *read_state(void *arg)
 /* Before the pause: socket, thread, and the VMM's end of it. */
 static int prepare_save(struct gw_out *o, struct state_reader *s, struct gw_error *err)
 {
-	sigset_t all, old;
 	int pair[2], r;
 
 	*s = (struct state_reader){ .fd = -1, .vmm_fd = -1, .room = 1u << 20 };
@@ -71,10 +69,7 @@ static int prepare_save(struct gw_out *o, struct state_reader *s, struct gw_erro
 	r = o->config.vm->ops->save_prepare(o->config.vm, s->vmm_fd, gw_deadline_in(o->config.switch_timeout_ns), err);
 	if (r < 0)
 		return r;
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	s->started = pthread_create(&s->thread, NULL, read_state, s) == 0;
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	s->started = gw_thread_start(&s->thread, NULL, read_state, s) == 0;
 	return s->started ? 0 : gw_error_set(err, EAGAIN, "cannot start a thread for the device state");
 }
 
@@ -133,7 +128,8 @@ static int send_state(struct gw_out *o, struct gw_error *err)
 
 static int begin_last_pages(struct gw_out *o, struct gw_error *err)
 {
-	int r = gw_out_collect(o, false, &o->final_dirty_bytes, err);
+	uint64_t bytes;
+	int r = gw_out_collect(o, false, &bytes, err);
 
 	if (r == 0)
 		gw_out_begin_pass(o);

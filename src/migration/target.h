@@ -17,7 +17,6 @@ struct gw_in;
 struct gw_in_place {
 	struct gw_journal *journal; /* owned by the daemon, alive until `gone` or `running` */
 	char ram_path[GW_RAM_REGIONS_MAX][256];
-	bool ram_exists[GW_RAM_REGIONS_MAX];
 };
 
 /* Called from gw_in_run()'s thread, in this order; `gone` or `running` ends it. */

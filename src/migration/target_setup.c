@@ -2,7 +2,6 @@
 /* Setting up the target's side: RAM files populated ahead, the VM created and waiting, PREPARED. */
 #include <endian.h>
 #include <pthread.h>
-#include <signal.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
@@ -141,14 +140,9 @@ static void *populate(void *arg)
 
 static void start_populating(struct gw_in *in)
 {
-	sigset_t all, old;
-
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	in->populating = pthread_create(&in->populate_thread, NULL, populate, in) == 0;
+	in->populating = gw_thread_start(&in->populate_thread, NULL, populate, in) == 0;
 	if (!in->populating)
 		atomic_store(&in->populate_done, true);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
 }
 
 void gw_in_stop_populating(struct gw_in *in)

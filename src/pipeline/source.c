@@ -7,7 +7,6 @@
 #include "pipeline/source.h"
 
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -154,21 +153,17 @@ static void *channel_thread(void *arg)
 
 static int start_threads(struct gw_sender *s, const int *fds)
 {
-	sigset_t all, old;
 	int r = 0;
 
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
 	for (; s->n_started < s->n_channels && r == 0; s->n_started += r == 0) {
 		struct channel *c = &s->channels[s->n_started];
 
 		c->sender = s;
 		c->index = s->n_started;
 		c->fd = fds[c->index];
-		r = pthread_create(&c->thread, NULL, channel_thread, c);
+		r = gw_thread_start(&c->thread, NULL, channel_thread, c);
 	}
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	return -r;
+	return r;
 }
 
 int gw_sender_new(const struct gw_sender_config *config, struct gw_sender **ret, struct gw_error *err)

@@ -7,7 +7,6 @@
 #include "pipeline/target.h"
 
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -164,7 +163,6 @@ int gw_receiver_new(const struct gw_wire_ram *ram, const struct gw_ram *rams, gw
 int gw_receiver_add_channel(struct gw_receiver *r, unsigned index, int fd, struct gw_error *err)
 {
 	struct channel *c;
-	sigset_t all, old;
 	int e;
 
 	if (index >= r->ram.channels || r->channels[index].started) {
@@ -176,11 +174,8 @@ int gw_receiver_add_channel(struct gw_receiver *r, unsigned index, int fd, struc
 	c->receiver = r;
 	c->index = index;
 	c->fd = fd;
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	e = pthread_create(&c->thread, NULL, channel_thread, c);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	if (e) {
+	e = gw_thread_start(&c->thread, NULL, channel_thread, c);
+	if (e < 0) {
 		close(fd);
 		return gw_error_set_errno(err, e, "cannot start a receiving thread");
 	}
@@ -233,11 +228,6 @@ void gw_receiver_progress(struct gw_receiver *r, struct gw_receiver_stats *ret)
 		.zero_pages = atomic_load_explicit(&r->zero_pages, memory_order_relaxed),
 		.wire_bytes = atomic_load_explicit(&r->wire_bytes, memory_order_relaxed),
 	};
-}
-
-const struct gw_bitmap *gw_receiver_touched(struct gw_receiver *r, unsigned region)
-{
-	return &r->touched[region];
 }
 
 void gw_receiver_free(struct gw_receiver *r)

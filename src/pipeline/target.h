@@ -36,9 +36,6 @@ int gw_receiver_error(struct gw_receiver *r, struct gw_error *err);
 /* 4 KiB page records applied so far (the sum that SENT names). */
 void gw_receiver_progress(struct gw_receiver *r, struct gw_receiver_stats *ret);
 
-/* The pages of region i that ever arrived with content. Stable only while no channel is active. */
-const struct gw_bitmap *gw_receiver_touched(struct gw_receiver *r, unsigned region);
-
 /* Shuts the channels down and joins the threads. NULL allowed. */
 void gw_receiver_free(struct gw_receiver *r);
 

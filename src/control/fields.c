@@ -6,18 +6,20 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "engine/convergence.h"
 
 #define DAY_NS (24 * 3600 * GW_NS_PER_S)
 
 const struct gw_field gw_migrate_fields[] = {
 	{ "to", GW_FIELD_TEXT, .required = true, .min = 1, .max = 255 },
-	{ "mode", GW_FIELD_TEXT, .choices = "precopy" },
+	{ "mode", GW_FIELD_TEXT, .choices = GW_MODE_WORDS },
 	{ "max_downtime_ns", GW_FIELD_INTEGER, .min = 1, .max = DAY_NS },
 	{ "bandwidth_Bps", GW_FIELD_INTEGER, .min = 0, .max = INT64_MAX },
 	{ "channels", GW_FIELD_INTEGER, .min = 1, .max = 64 },
 	{ "threshold", GW_FIELD_TEXT, .min = 1, .max = 32 },
 	{ "on_stall", GW_FIELD_TEXT, .choices = "switch|stay" },
 	{ "max_passes", GW_FIELD_INTEGER, .min = 1, .max = 1000000 },
+	{ "hybrid_passes", GW_FIELD_INTEGER, .min = 1, .max = 1000 },
 	{ "timeout_ns", GW_FIELD_INTEGER, .min = 1, .max = 365 * DAY_NS },
 	{ "verify", GW_FIELD_BOOL },
 	{ "dry_run", GW_FIELD_BOOL },

@@ -121,13 +121,14 @@ static void add_live(struct gw_job *j, json_t *o)
 json_t *gw_host_job_json(struct gw_job *j)
 {
 	const char *reason = json_string_value(json_object_get(j->request, "reason"));
+	const char *mode = json_string_value(json_object_get(j->request, "mode"));
 	json_t *o;
 
 	if (j->final)
 		return json_incref(j->final);
-	o = json_pack("{s:s, s:s, s:s, s:s, s:b, s:s, s:s, s:f, s:O, s:s}", "id", j->id, "kind", "migrate-out", "vm",
+	o = json_pack("{s:s, s:s, s:s, s:s, s:b, s:s, s:s, s:f, s:O, s:s, s:s}", "id", j->id, "kind", "migrate-out", "vm",
 	              j->vm_name, "peer", j->peer, "final", 0, "step", "", "reason", reason ? reason : "", "created",
-	              j->created, "request", j->request, "error", j->error);
+	              j->created, "request", j->request, "error", j->error, "mode", mode ? mode : gw_mode_name(GW_MODE_AUTO));
 	json_object_set_new(o, "finished", j->finished > 0 ? json_real(j->finished) : json_null());
 	add_live(j, o);
 	return o;

@@ -63,22 +63,23 @@ static int word_index(const char *key, const char *text, const char *const *word
 
 static int parse_limits(const json_t *request, struct gw_out_config *c, struct gw_error *err)
 {
-	static const char *const modes[] = { "precopy", "precopy" };
 	static const char *const stalls[] = { "switch", "stay" };
 	static const char *const tracings[] = { "auto", "async", "sync" };
 	json_int_t downtime, bandwidth, channels, passes;
-	int mode, stall, tracing;
+	const char *mode = json_string_value(json_object_get(request, "mode"));
+	int stall, tracing;
 
 	gw_convergence_defaults(&c->convergence);
 	downtime = integer(request, "max_downtime_ns", c->convergence.max_downtime_ns);
 	bandwidth = integer(request, "bandwidth_Bps", 0);
 	channels = integer(request, "channels", CHANNELS_DEFAULT);
 	passes = integer(request, "max_passes", c->convergence.max_passes);
-	mode = word_index("mode", json_string_value(json_object_get(request, "mode")), modes, 2, err);
 	stall = word_index("on_stall", json_string_value(json_object_get(request, "on_stall")), stalls, 2, err);
 	tracing = word_index("tracing", json_string_value(json_object_get(request, "tracing")), tracings, 3, err);
-	if (mode < 0 || stall < 0 || tracing < 0)
+	if (stall < 0 || tracing < 0)
 		return -EINVAL;
+	if (mode && gw_mode_parse(mode, &c->convergence.mode) < 0)
+		return gw_error_set(err, EINVAL, "mode: '%s' is none of %s", mode, GW_MODE_WORDS);
 	if (downtime <= 0 || downtime > 60 * GW_NS_PER_S)
 		return gw_error_set(err, EINVAL, "max-downtime must be above 0 and at most 60s");
 	if (bandwidth != 0 && bandwidth < BANDWIDTH_MIN_Bps)
@@ -89,6 +90,7 @@ static int parse_limits(const json_t *request, struct gw_out_config *c, struct g
 		return gw_error_set(err, EINVAL, "max-passes must be 1 to 100000");
 	c->convergence.max_downtime_ns = downtime;
 	c->convergence.max_passes = (unsigned)passes;
+	c->convergence.hybrid_passes = (unsigned)integer(request, "hybrid_passes", c->convergence.hybrid_passes);
 	c->convergence.stall = stall ? GW_STALL_STAY : GW_STALL_SWITCH;
 	c->bandwidth_Bps = (uint64_t)bandwidth;
 	c->channels = (unsigned)channels;

@@ -143,6 +143,8 @@ void gw_render_report(FILE *out, const json_t *report)
 	if (*gw_json_text(report, "tracing"))
 		fprintf(out, ", %s write tracing",
 		        gw_clean_text(text, sizeof(text), gw_json_text(report, "tracing")));
+	if (*gw_json_text(report, "mode"))
+		fprintf(out, ", %s", gw_clean_text(text, sizeof(text), gw_json_text(report, "mode")));
 	putc('\n', out);
 	print_passes(out, report);
 	if (*gw_json_text(report, "decision"))
@@ -209,7 +211,7 @@ void gw_render_job(FILE *out, const json_t *job)
 		const char *what, *key;
 	} texts[] = {
 		{ "job", "id" }, { "kind", "kind" }, { "vm", "vm" }, { "other host", "peer" },
-		{ "state", "state" }, { "step", "step" }, { "reason", "reason" }, { "error", "error" },
+		{ "mode", "mode" }, { "state", "state" }, { "step", "step" }, { "reason", "reason" }, { "error", "error" },
 		{ "the vm runs", "vm_is" },
 	};
 	char buf[512];

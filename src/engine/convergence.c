@@ -2,6 +2,7 @@
 /* When to stop copying and switch: thresholds, stalls and short last passes (N3, N4, N5). */
 #include "engine/convergence.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -49,9 +50,33 @@
 #define SHORT_TIME_NS (250 * GW_NS_PER_MS) /* or, if that is more, ... */
 #define SHORT_TIME_SHARE 20                /* ... 1/20 of the copying so far */
 
+static const char *const mode_names[] = {
+	[GW_MODE_AUTO] = "auto",
+	[GW_MODE_PRECOPY] = "pre-copy",
+	[GW_MODE_POSTCOPY] = "post-copy",
+	[GW_MODE_HYBRID] = "hybrid",
+};
+
+const char *gw_mode_name(enum gw_mode mode)
+{
+	return mode < GW_ARRAY_SIZE(mode_names) ? mode_names[mode] : NULL;
+}
+
+int gw_mode_parse(const char *text, enum gw_mode *ret)
+{
+	for (size_t i = 0; i < GW_ARRAY_SIZE(mode_names); i++)
+		if (!strcmp(text, mode_names[i])) {
+			*ret = (enum gw_mode)i;
+			return 0;
+		}
+	return -EINVAL;
+}
+
 void gw_convergence_defaults(struct gw_convergence_params *p)
 {
 	*p = (struct gw_convergence_params){
+		.mode = GW_MODE_AUTO,
+		.hybrid_passes = 1,
 		.threshold = GW_THRESHOLD_ADAPTIVE,
 		.threshold_bytes = 4 * GW_MIB,
 		.threshold_fraction = 0.001,
@@ -71,6 +96,20 @@ void gw_convergence_init(struct gw_convergence *c, const struct gw_convergence_p
 		.last_left_bytes = UINT64_MAX,
 		.best_left_bytes = UINT64_MAX,
 	};
+}
+
+void gw_convergence_begin(const struct gw_convergence *c, struct gw_decision *ret)
+{
+	*ret = (struct gw_decision){
+		.verdict = c->params.mode == GW_MODE_POSTCOPY ? GW_VERDICT_POSTCOPY : GW_VERDICT_PASS,
+		.predicted_downtime_ns = GW_TIME_NEVER,
+		.eta_ns = GW_TIME_NEVER,
+	};
+	if (ret->verdict == GW_VERDICT_POSTCOPY) {
+		ret->predicted_downtime_ns = c->params.switch_cost_ns;
+		ret->eta_ns = 0;
+		snprintf(ret->reason, sizeof(ret->reason), "post-copy was asked for");
+	}
 }
 
 static double ms(gw_time_ns ns)
@@ -299,6 +338,19 @@ static bool is_stalled(const struct gw_convergence *c, const struct gw_pass_stat
 	return true;
 }
 
+/* A mode that was asked for rather than chosen; returns false when the passes go on. */
+static bool decide_hybrid(const struct gw_convergence *c, struct gw_decision *d)
+{
+	if (c->params.mode != GW_MODE_HYBRID || c->passes < c->params.hybrid_passes)
+		return false;
+	d->verdict = GW_VERDICT_POSTCOPY;
+	d->predicted_downtime_ns = c->params.switch_cost_ns;
+	d->eta_ns = 0;
+	snprintf(d->reason, sizeof(d->reason), "hybrid was asked for, with %u pass%s", c->passes,
+	         c->passes == 1 ? "" : "es");
+	return true;
+}
+
 static void decide_fitting(struct gw_convergence *c, const struct gw_pass_stats *s, struct gw_decision *d)
 {
 	c->in_short_pass = wants_short_pass(c, s);
@@ -337,6 +389,8 @@ void gw_convergence_decide(struct gw_convergence *c, const struct gw_pass_stats 
 
 	if (s->left_bytes <= threshold_bytes(c) && d.predicted_downtime_ns <= c->params.max_downtime_ns) {
 		decide_fitting(c, s, &d);
+	} else if (decide_hybrid(c, &d)) {
+		/* all said */
 	} else if (is_stalled(c, s, why, sizeof(why))) {
 		decide_stalled(c, s, why, &d);
 	} else {

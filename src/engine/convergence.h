@@ -18,6 +18,16 @@ enum gw_threshold {
 	GW_THRESHOLD_RELATIVE, /* ... it is at most threshold_fraction of RAM in use */
 };
 
+/* How memory is to go. */
+enum gw_mode {
+	GW_MODE_AUTO,     /* as pre-copy; what does not converge follows by post-copy, where that is possible */
+	GW_MODE_PRECOPY,  /* everything before the target runs */
+	GW_MODE_POSTCOPY, /* stop at once; every page follows after the target runs (N7) */
+	GW_MODE_HYBRID,   /* hybrid_passes passes, then post-copy (N8) */
+};
+
+#define GW_MODE_WORDS "auto|pre-copy|post-copy|hybrid"
+
 /* What to do when passes make no forward progress. */
 enum gw_stall_policy {
 	GW_STALL_SWITCH, /* switch over anyway, past the budget, and say so */
@@ -25,6 +35,10 @@ enum gw_stall_policy {
 };
 
 struct gw_convergence_params {
+	enum gw_mode mode;
+	bool postcopy_possible;      /* both sides can, found out by the driver */
+	bool throttle_allowed;       /* the guest may be slowed down when nothing else helps */
+	unsigned hybrid_passes;      /* HYBRID: so many, at least one */
 	enum gw_threshold threshold;
 	uint64_t threshold_bytes;
 	double threshold_fraction;   /* 0..1 */
@@ -37,7 +51,12 @@ struct gw_convergence_params {
 	uint64_t ram_used_bytes;
 };
 
-/* Sensible defaults: adaptive, 50 ms, switch. ram_used_bytes stays 0: the caller fills it for RELATIVE. */
+/* Static text; NULL for none of them. */
+const char *gw_mode_name(enum gw_mode mode);
+/* -EINVAL when `text` is none of GW_MODE_WORDS. */
+int gw_mode_parse(const char *text, enum gw_mode *ret);
+
+/* Sensible defaults: auto, adaptive, 50 ms, switch. ram_used_bytes stays 0: the caller fills it for RELATIVE. */
 void gw_convergence_defaults(struct gw_convergence_params *p);
 
 /* What one finished pass measured. */
@@ -52,9 +71,10 @@ struct gw_pass_stats {
 };
 
 enum gw_verdict {
-	GW_VERDICT_PASS,    /* copy once more */
-	GW_VERDICT_SWITCH,  /* stop the guest now */
-	GW_VERDICT_GIVE_UP, /* abort; the guest stays */
+	GW_VERDICT_PASS,     /* copy once more */
+	GW_VERDICT_SWITCH,   /* stop the guest now, send what is left, run at the target */
+	GW_VERDICT_POSTCOPY, /* stop the guest now, run at the target; what is left follows by post-copy */
+	GW_VERDICT_GIVE_UP,  /* abort; the guest stays */
 };
 
 struct gw_decision {
@@ -81,6 +101,9 @@ struct gw_convergence {
 };
 
 void gw_convergence_init(struct gw_convergence *c, const struct gw_convergence_params *p);
+
+/* Before the first pass: PASS, or POSTCOPY when there is to be none. */
+void gw_convergence_begin(const struct gw_convergence *c, struct gw_decision *ret);
 
 /* After each pass, in order. Pure: same history, same answer. */
 void gw_convergence_decide(struct gw_convergence *c, const struct gw_pass_stats *s,

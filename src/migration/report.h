@@ -33,6 +33,7 @@ struct gw_report {
 	struct gw_phases setup, downtime, cleanup;
 	gw_time_ns downtime_ns; /* stop begun -> the target confirmed that it runs */
 
+	enum gw_mode mode; /* what it came to; AUTO: not decided yet */
 	char why[160];     /* the convergence policy's last word */
 	unsigned n_passes; /* passes beyond the table are counted in it but not listed */
 	struct gw_pass_stats passes[GW_REPORT_PASSES_MAX];

@@ -182,12 +182,33 @@ static int still_wanted(struct gw_out *o, struct gw_error *err)
 	return 0;
 }
 
+static int check_mode(struct gw_out *o, struct gw_error *err)
+{
+	const struct gw_convergence_params *p = &o->config.convergence;
+
+	if (p->postcopy_possible || (p->mode != GW_MODE_POSTCOPY && p->mode != GW_MODE_HYBRID))
+		return 0;
+	return gw_error_set(err, EOPNOTSUPP, "mode %s was asked for, but the two hosts cannot do post-copy together",
+	                    gw_mode_name(p->mode));
+}
+
+/* The last word of the policy, and what became of the migration by it. */
+static void note_outcome(struct gw_out *o, const struct gw_decision *d)
+{
+	o->postcopy = d->verdict == GW_VERDICT_POSTCOPY;
+	GW_LOCKED(&o->lock);
+	memcpy(o->report.why, d->reason, sizeof(o->report.why));
+	o->report.mode = !o->postcopy ? GW_MODE_PRECOPY : o->pass == 0 ? GW_MODE_POSTCOPY : GW_MODE_HYBRID;
+}
+
 int gw_out_copy(struct gw_out *o, struct gw_error *err)
 {
 	struct gw_decision d = { .verdict = GW_VERDICT_PASS };
 	uint64_t ignored;
-	int r = gw_fault("source-tracing-armed");
+	int r = check_mode(o, err);
 
+	if (r == 0)
+		r = gw_fault("source-tracing-armed");
 	/* What was written while the target got ready: huge pages among it are split by this, so that the first pass
 	 * already knows the busy regions page by page. All of it is sent in the first pass anyway. */
 	if (r == 0)
@@ -197,6 +218,7 @@ int gw_out_copy(struct gw_out *o, struct gw_error *err)
 	if (r == 0)
 		r = start_sender(o, err);
 	gw_convergence_init(&o->convergence, &o->config.convergence);
+	gw_convergence_begin(&o->convergence, &d);
 	while (r == 0 && d.verdict == GW_VERDICT_PASS) {
 		r = still_wanted(o, err);
 		if (r == 0)
@@ -205,5 +227,7 @@ int gw_out_copy(struct gw_out *o, struct gw_error *err)
 	if (r == 0 && d.verdict == GW_VERDICT_GIVE_UP)
 		r = gw_error_set(err, EBUSY, "the guest writes memory faster than it can be copied, and was asked to stay: %s",
 		                 d.reason);
+	if (r == 0)
+		note_outcome(o, &d);
 	return r;
 }

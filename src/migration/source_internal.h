@@ -33,6 +33,7 @@ struct gw_out {
 	struct gw_sender *sender;
 	struct gw_convergence convergence;
 	uint32_t pass;
+	bool postcopy; /* once gw_out_copy is over: o->pending is owed at the switch, and follows */
 	gw_time_ns stop_began;
 	char *state; /* device state */
 	size_t state_bytes;

@@ -8,6 +8,7 @@
 #include "control/fields.h"
 #include "control/json.h"
 #include "control/render.h"
+#include "engine/convergence.h"
 
 #define DRY_RUN_TIMEOUT_NS (60 * GW_NS_PER_S)
 
@@ -17,6 +18,10 @@ const struct cli_option cli_migrate_options[] = {
 	{ "wait", CLI_FLAG, .key = "wait", .help = "show the progress until the end (default)" },
 	{ "detach", CLI_FLAG, .key = "detach", .help = "print the job and return at once" },
 	{ "dry-run", CLI_FLAG, .key = "dry_run", .help = "say whether it would work; touch nothing" },
+	{ "mode", CLI_CHOICE, "MODE", "mode", .choices = GW_MODE_WORDS,
+	  .help = "how memory goes: auto (default), pre-copy, post-copy or hybrid" },
+	{ "hybrid-passes", CLI_COUNT, "N", "hybrid_passes", .min = 1, .max = 1000,
+	  .help = "mode hybrid: post-copy after so many passes (default 1)" },
 	{ "max-downtime", CLI_DURATION, "TIME", "max_downtime_ns",
 	  .help = "how long the VM may stand still (default 50ms)" },
 	{ "bandwidth", CLI_RATE, "RATE", "bandwidth_Bps", .help = "use at most that much, such as 1Gbps" },

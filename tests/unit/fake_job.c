@@ -77,7 +77,7 @@ static json_t *make_report(bool verify)
 		"{s:I, s:I, s:I, s:I, s:i, s:s, s:[{s:s, s:I}, {s:s, s:I}],"
 		" s:[{s:i, s:i, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:s}, {s:i, s:i, s:i, s:I, s:I, s:I, "
 	        "s:I, s:I, s:I, s:s}],"
-		" s:[{s:s, s:I}, {s:s, s:I}, {s:s, s:I}, {s:s, s:I}], s:[{s:s, s:I}], s:s}",
+		" s:[{s:s, s:I}, {s:s, s:I}, {s:s, s:I}, {s:s, s:I}], s:[{s:s, s:I}], s:s, s:s}",
 		"total_ns", 12300 * GW_NS_PER_MS, "downtime_ns", 40 * GW_NS_PER_MS, "wire_bytes",
 		(json_int_t)4628000000, "ram_bytes", (json_int_t)4 << 30, "channels", 2, "tracing", "async",
 		"setup", "name", "prepare the target", "ns", 700 * GW_NS_PER_MS, "name", "connect", "ns",
@@ -91,7 +91,7 @@ static json_t *make_report(bool verify)
 		"downtime", "name", "stop", "ns", 600 * GW_NS_PER_US, "name", "last pages", "ns",
 		20 * GW_NS_PER_MS, "name", "device state", "ns", 14 * GW_NS_PER_MS, "name", "resume", "ns",
 		3400 * GW_NS_PER_US, "cleanup", "name", "remove the source", "ns", 30 * GW_NS_PER_MS,
-		"decision", "8.00 MiB fit 50 ms");
+		"decision", "8.00 MiB fit 50 ms", "mode", "pre-copy");
 
 	assert(r);
 	json_object_set_new(r, "verify",
@@ -112,11 +112,11 @@ json_t *fake_job(const char *id, const char *to, unsigned steps, bool verify)
 			a = &scripts[i].acts[GW_MIN(steps, scripts[i].n - 1)];
 	if (!a)
 		return NULL;
-	job = json_pack("{s:s, s:s, s:s, s:s, s:s, s:b, s:s, s:s, s:f, s:o, s:{s:s}, s:s, s:o}", "id", id,
+	job = json_pack("{s:s, s:s, s:s, s:s, s:s, s:b, s:s, s:s, s:f, s:o, s:{s:s}, s:s, s:o, s:s}", "id", id,
 	                "kind", "migrate-out", "vm", "web1", "peer", to, "state", a->state, "final",
 	                a->final, "step", a->step, "reason", "a test", "created", 1763672645.25, "finished",
 	                a->final ? json_real(1763672657.5) : json_null(), "request", "to", to, "vm_is",
-	                a->vm_is, "progress", make_progress(a->pass, steps));
+	                a->vm_is, "progress", make_progress(a->pass, steps), "mode", "auto");
 	assert(job);
 	if (a->error)
 		json_object_set_new(job, "error", json_string(a->error));

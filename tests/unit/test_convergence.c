@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The convergence policy, decision by decision (N3, N4). Whole migrations: tests/sim/sim_convergence.c. */
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -46,6 +47,9 @@ static void test_defaults(void **state)
 	struct gw_convergence_params p;
 
 	gw_convergence_defaults(&p);
+	assert_int_equal(p.mode, GW_MODE_AUTO);
+	assert_int_equal(p.hybrid_passes, 1);
+	assert_false(p.postcopy_possible);
 	assert_int_equal(p.threshold, GW_THRESHOLD_ADAPTIVE);
 	assert_int_equal(p.max_downtime_ns, 50 * MS);
 	assert_int_equal(p.switch_cost_ns, 10 * MS);
@@ -53,6 +57,58 @@ static void test_defaults(void **state)
 	assert_int_equal(p.stall_passes, 3);
 	assert_true(p.progress_ratio == 0.9);
 	assert_int_equal(p.max_passes, 40);
+}
+
+static void test_mode_words(void **state)
+{
+	char words[64] = "";
+	enum gw_mode mode = GW_MODE_AUTO;
+
+	for (unsigned i = 0; gw_mode_name((enum gw_mode)i); i++) {
+		assert_int_equal(gw_mode_parse(gw_mode_name((enum gw_mode)i), &mode), 0);
+		assert_int_equal(mode, i);
+		strcat(words, i ? "|" : "");
+		strcat(words, gw_mode_name((enum gw_mode)i));
+	}
+	assert_string_equal(words, GW_MODE_WORDS);
+	assert_int_equal(gw_mode_parse("precopy", &mode), -EINVAL);
+	assert_int_equal(gw_mode_parse("", &mode), -EINVAL);
+}
+
+static void test_asked_for_postcopy(void **state)
+{
+	struct gw_convergence c = fresh();
+	struct gw_decision d;
+
+	gw_convergence_begin(&c, &d);
+	assert_int_equal(d.verdict, GW_VERDICT_PASS);
+	c.params.mode = GW_MODE_POSTCOPY;
+	gw_convergence_begin(&c, &d);
+	assert_int_equal(d.verdict, GW_VERDICT_POSTCOPY);
+	assert_string_equal(d.reason, "post-copy was asked for");
+	assert_int_equal(d.predicted_downtime_ns, 10 * MS);
+}
+
+static void test_asked_for_hybrid(void **state)
+{
+	struct gw_convergence c = fresh();
+	struct gw_decision d;
+
+	c.params.mode = GW_MODE_HYBRID;
+	c.params.hybrid_passes = 2;
+	gw_convergence_begin(&c, &d);
+	assert_int_equal(d.verdict, GW_VERDICT_PASS);
+	d = pass(&c, GW_GIB, 1000, 512 * GW_MIB);
+	assert_int_equal(d.verdict, GW_VERDICT_PASS);
+	d = pass(&c, 512 * GW_MIB, 500, 512 * GW_MIB);
+	assert_int_equal(d.verdict, GW_VERDICT_POSTCOPY);
+	assert_string_equal(d.reason, "hybrid was asked for, with 2 passes");
+	assert_int_equal(d.eta_ns, 0);
+
+	c = fresh();
+	c.params.mode = GW_MODE_HYBRID;
+	d = pass(&c, GW_GIB, 1000, 0); /* nothing is owed: no reason to depend on the source */
+	assert_int_equal(d.verdict, GW_VERDICT_SWITCH);
 }
 
 static void test_switch_below_floor(void **state)
@@ -326,6 +382,9 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST("N4 the defaults are adaptive, 50 ms, switch", test_defaults),
+		TEST("N1 modes have the names that requests use", test_mode_words),
+		TEST("N7 mode post-copy makes no pass", test_asked_for_postcopy),
+		TEST("N8 mode hybrid makes as many passes as asked for, then post-copy", test_asked_for_hybrid),
 		TEST("N4 it switches when less than a millisecond is left", test_switch_below_floor),
 		TEST("N4 it does not switch above the budget and says when it will", test_not_above_budget),
 		TEST("N4 short passes go on while they shrink what is left", test_short_passes_shrink),

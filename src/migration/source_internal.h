@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* One outgoing migration's insides, shared by source.c (the machine), source_setup.c, source_copy.c (passes and the
- * switch) and source_verify.c. */
+/* One outgoing migration's insides, shared by source.c (the machine), source_actions.c (what it orders) and what
+ * carries out the large actions: source_setup.c, source_copy.c, source_switch.c and source_verify.c. */
 #ifndef GW_MIGRATION_SOURCE_INTERNAL_H
 #define GW_MIGRATION_SOURCE_INTERNAL_H
 
@@ -13,6 +13,7 @@
 #include "wire/codec.h"
 
 #define GW_OUT_EVENTS_MAX 16
+#define GW_OUT_NO_EVENT ((enum gw_source_event)-1)
 
 struct gw_out {
 	/* set by gw_out_new */
@@ -59,6 +60,16 @@ struct gw_out {
 void gw_out_set_step(struct gw_out *o, const char *step);
 void gw_out_add_phase(struct gw_out *o, size_t phases_offset, const char *name, gw_time_ns ns);
 #define gw_out_phase(o, which, name, ns) gw_out_add_phase(o, offsetof(struct gw_report, which), name, ns)
+
+/* source.c */
+bool gw_out_stopping(struct gw_out *o);
+/* The oldest posted event, or GW_OUT_NO_EVENT. The wake-up is taken back unless a cancel stands. */
+enum gw_source_event gw_out_take_posted(struct gw_out *o);
+
+/* source_actions.c: carries out what gw_source_step() ordered. Returns the event that came of it, or
+ * GW_OUT_NO_EVENT; then gw_out_await() waits for what `state` needs. */
+enum gw_source_event gw_out_carry_out(struct gw_out *o, unsigned todo);
+enum gw_source_event gw_out_await(struct gw_out *o, enum gw_source_state state);
 
 /* Each does its action and returns 0 or a negative errno with o->failure or err filled. */
 int gw_out_prepare(struct gw_out *o, struct gw_error *err);       /* source_setup.c */

@@ -1,0 +1,349 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What the source does for each action that its handover machine orders. All of it runs in gw_out_run()'s thread. */
+#include <endian.h>
+#include <poll.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/fault.h"
+#include "base/log.h"
+#include "migration/source_internal.h"
+#include "transport/peer.h"
+
+#define RETRY_NS (500 * GW_NS_PER_MS)
+#define COMPLAIN_NS (60 * GW_NS_PER_S)
+
+/* When a connection broke because the target gave up, its own words are the better reason. */
+static void prefer_target_words(struct gw_out *o)
+{
+	struct gw_wait w = { .cancel_fd = -1, .idle_ns = 300 * GW_NS_PER_MS };
+	gw_autofree char *body = NULL;
+	struct gw_wire_frame f;
+
+	if (o->control_fd >= 0 && gw_wait_fd(o->control_fd, POLLIN, &w) == 0 &&
+	    gw_peer_recv(o->control_fd, &f, &body, &w, NULL) == 0 && f.type == GW_WIRE_FAILED)
+		gw_peer_failure(&f, body, &o->failure);
+}
+
+static bool vm_died(struct gw_out *o)
+{
+	enum gw_vm_status status;
+
+	return o->config.vm && o->config.vm->ops->status(o->config.vm, &status, NULL) == 0 && status == GW_VM_DEAD;
+}
+
+/* What a failed action means: something posted may be the true reason. */
+static enum gw_source_event failed(struct gw_out *o, int code)
+{
+	enum gw_source_event ev = code == -ECANCELED ? gw_out_take_posted(o) : GW_OUT_NO_EVENT;
+
+	if (code == -ECONNRESET || code == -EPIPE)
+		prefer_target_words(o);
+	/* A VMM that died may have caused any other failure, and must be named first (see handover.h). */
+	if (ev == GW_OUT_NO_EVENT && vm_died(o))
+		ev = GW_SOURCE_EV_VM_LOST;
+	if (ev == GW_SOURCE_EV_VM_LOST)
+		gw_error_set(&o->failure, ESRCH, "the VM's process ended during the migration");
+	return ev == GW_OUT_NO_EVENT ? GW_SOURCE_EV_FAILED : ev;
+}
+
+/* Records. */
+
+static enum gw_source_event write_record(struct gw_out *o, enum gw_record_state state, uint64_t epoch)
+{
+	struct gw_record rec = { .state = state, .epoch = epoch, .migration = o->config.id };
+	struct gw_error err = GW_ERROR_INIT;
+
+	snprintf(rec.peer_name, sizeof(rec.peer_name), "%s", o->config.target_name);
+	snprintf(rec.peer_address, sizeof(rec.peer_address), "%s", o->config.target_address);
+	if (gw_journal_write(o->config.journal, &rec, &err) == 0)
+		return GW_SOURCE_EV_RECORDED;
+	gw_log_error(o->config.vm_name, "%s", err.text);
+	if (!o->failure.code)
+		o->failure = err;
+	return GW_SOURCE_EV_RECORD_FAILED;
+}
+
+static enum gw_source_event do_record_begin(struct gw_out *o)
+{
+	enum gw_source_event ev = write_record(o, GW_RECORD_MIGRATING, o->config.epoch);
+
+	return gw_fault("source-begin-recorded") < 0 ? GW_SOURCE_EV_RECORD_FAILED : ev;
+}
+
+static enum gw_source_event do_record_commit(struct gw_out *o)
+{
+	gw_time_ns t0 = gw_now_ns();
+	enum gw_source_event ev;
+	eventfd_t ignored;
+
+	{ /* From here on nobody can cancel; a cancel that came too late must not wake the waits after it. */
+		GW_LOCKED(&o->lock);
+		o->cancelled = false;
+		if (o->n_events == 0)
+			eventfd_read(o->cancel_fd, &ignored);
+	}
+	ev = write_record(o, GW_RECORD_COMMITTED, o->config.epoch + 1);
+	gw_out_phase(o, downtime, "commit record", gw_now_ns() - t0);
+	(void)gw_fault("source-commit-recorded");
+	return ev;
+}
+
+static enum gw_source_event do_record_abort(struct gw_out *o)
+{
+	return write_record(o, GW_RECORD_ABORTED, o->config.epoch + 1);
+}
+
+/* The way there. */
+
+static enum gw_source_event do_send_prepare(struct gw_out *o)
+{
+	int r;
+
+	gw_out_set_step(o, "preparing the target");
+	r = gw_out_prepare(o, &o->failure);
+	return r < 0 ? failed(o, r) : GW_SOURCE_EV_PREPARED;
+}
+
+static enum gw_source_event do_copy(struct gw_out *o)
+{
+	int r;
+
+	gw_out_set_step(o, "copying memory");
+	r = gw_out_copy(o, &o->failure);
+	return r < 0 ? failed(o, r) : GW_SOURCE_EV_CONVERGED;
+}
+
+static enum gw_source_event do_stop_and_send(struct gw_out *o)
+{
+	int r;
+
+	gw_out_set_step(o, "switching over");
+	r = gw_out_stop_and_send(o, &o->failure);
+	return r < 0 ? failed(o, r) : GW_SOURCE_EV_ALL_SENT;
+}
+
+/* In SENT with nothing to do: the target's word. */
+static enum gw_source_event await_ready(struct gw_out *o)
+{
+	int r = gw_out_await_ready(o, &o->failure);
+
+	if (r == -EREMOTE)
+		return GW_SOURCE_EV_TARGET_LOST;
+	return r < 0 ? failed(o, r) : GW_SOURCE_EV_READY;
+}
+
+/* COMMIT over the control connection first, over a new one when that is lost. */
+static int commit_over_control(struct gw_out *o, struct gw_error *err)
+{
+	struct gw_wire_commit commit = { .epoch = htole64(o->config.epoch + 1) };
+	struct gw_wire_running running;
+	struct gw_wire_frame f;
+	gw_autofree char *body = NULL;
+	gw_time_ns t0 = gw_now_ns(), record_ns, resume_ns;
+	int r = gw_peer_send(o->control_fd, GW_WIRE_COMMIT, &commit, sizeof(commit), &o->wait_decided, err);
+
+	if (r == 0)
+		r = gw_peer_expect(o->control_fd, GW_WIRE_RUNNING, &f, &body, &o->wait_decided, err);
+	if (r < 0)
+		return r;
+	memcpy(&running, body, sizeof(running));
+	record_ns = (gw_time_ns)le64toh(running.record_ns);
+	resume_ns = (gw_time_ns)le64toh(running.resume_ns);
+	gw_out_phase(o, downtime, "resume at the target", resume_ns);
+	gw_out_phase(o, downtime, "target's word that it runs", gw_now_ns() - t0 - record_ns - resume_ns);
+	GW_LOCKED(&o->lock);
+	o->report.downtime_ns = gw_now_ns() - record_ns - o->stop_began;
+	return 0;
+}
+
+static void pause_before_retry(struct gw_out *o)
+{
+	struct gw_wait w = { .cancel_fd = -1, .idle_ns = RETRY_NS };
+
+	(void)gw_wait_fd(o->cancel_fd, POLLIN, &w);
+}
+
+static enum gw_source_event do_send_commit(struct gw_out *o)
+{
+	struct gw_error err = GW_ERROR_INIT;
+	enum gw_source_event ev;
+	int r;
+
+	gw_out_set_step(o, "committed; the target starts the guest");
+	if (o->control_fd >= 0) {
+		r = commit_over_control(o, &err);
+		if (r == 0)
+			return GW_SOURCE_EV_RUNNING;
+		close(gw_steal_fd(&o->control_fd));
+	} else {
+		r = gw_out_tell(o, GW_WIRE_ANSWER_COMMIT, &ev, &err);
+		if (r == 0)
+			return ev;
+		pause_before_retry(o);
+	}
+	if (gw_now_ns() >= o->next_complaint) {
+		gw_log_warning(o->config.vm_name, "committed to %s, which has not confirmed yet: %s",
+		               o->config.target_name, gw_error_text(&err));
+		o->next_complaint = gw_deadline_in(COMPLAIN_NS);
+	}
+	ev = gw_out_take_posted(o);
+	return ev == GW_OUT_NO_EVENT ? GW_SOURCE_EV_FAILED : ev;
+}
+
+/* The VMM here is gone while the target may hold a whole image: ask until it answers. */
+static enum gw_source_event do_ask(struct gw_out *o)
+{
+	struct gw_error err = GW_ERROR_INIT;
+	enum gw_source_event ev;
+
+	gw_out_set_step(o, "asking the target whether it holds the whole VM");
+	if (o->control_fd >= 0)
+		close(gw_steal_fd(&o->control_fd));
+	while (!gw_out_stopping(o)) {
+		if (gw_out_tell(o, GW_WIRE_ANSWER_WAIT, &ev, &err) == 0)
+			return ev;
+		pause_before_retry(o);
+		ev = gw_out_take_posted(o);
+		if (ev != GW_OUT_NO_EVENT)
+			return ev;
+	}
+	return GW_OUT_NO_EVENT;
+}
+
+/* The way back. */
+
+static enum gw_source_event do_cancel_save(struct gw_out *o)
+{
+	struct gw_error err = GW_ERROR_INIT;
+
+	gw_out_set_step(o, "undoing");
+	gw_out_close_pipeline(o);
+	/* Resuming beside a save that goes on could leave the guest paused for ever: no way on before its end. */
+	while (o->config.vm && !gw_out_stopping(o) &&
+	       o->config.vm->ops->cancel_save(o->config.vm, gw_deadline_in(10 * GW_NS_PER_S), &err) < 0 && !vm_died(o)) {
+		gw_log_error(o->config.vm_name, "ending the device state transfer: %s", gw_error_text(&err));
+		gw_sleep_ns(RETRY_NS);
+	}
+	return GW_OUT_NO_EVENT;
+}
+
+static enum gw_source_event do_resume(struct gw_out *o)
+{
+	struct gw_error err = GW_ERROR_INIT;
+	enum gw_vm_status status = GW_VM_DEAD;
+	int r;
+
+	if (!o->config.vm)
+		return GW_SOURCE_EV_RESUMED;
+	for (int i = 0; i < 5; i++) {
+		r = o->config.vm->ops->status(o->config.vm, &status, &err);
+		if (r == 0 && (status == GW_VM_RUNNING || status == GW_VM_SHUTDOWN || status == GW_VM_DEAD))
+			return GW_SOURCE_EV_RESUMED;
+		if (r == 0)
+			r = o->config.vm->ops->resume(o->config.vm, gw_deadline_in(10 * GW_NS_PER_S), &err);
+		if (r == 0 || r == -ESRCH)
+			return GW_SOURCE_EV_RESUMED;
+		gw_log_error(o->config.vm_name, "cannot resume the guest: %s", gw_error_text(&err));
+		gw_sleep_ns(200 * GW_NS_PER_MS);
+	}
+	gw_error_prefix(&o->failure, "the guest could NOT be resumed (%s); the migration failed", gw_error_text(&err));
+	return GW_SOURCE_EV_RESUMED;
+}
+
+static enum gw_source_event do_send_abort(struct gw_out *o)
+{
+	const char *text = gw_error_text(&o->failure);
+
+	if (o->control_fd >= 0) {
+		struct gw_wait w = { .cancel_fd = -1, .idle_ns = 200 * GW_NS_PER_MS };
+
+		(void)gw_peer_send(o->control_fd, GW_WIRE_ABORT, text, strnlen(text, GW_WIRE_TEXT_MAX), &w, NULL);
+		close(gw_steal_fd(&o->control_fd));
+	}
+	return GW_OUT_NO_EVENT;
+}
+
+static enum gw_source_event do_destroy(struct gw_out *o)
+{
+	struct gw_error err = GW_ERROR_INIT;
+	gw_time_ns t0 = gw_now_ns();
+
+	gw_out_set_step(o, "removing the VM here");
+	gw_thread_background();
+	(void)gw_fault("source-running-received");
+	gw_out_close_pipeline(o);
+	if (o->control_fd >= 0)
+		close(gw_steal_fd(&o->control_fd));
+	if (o->config.vm && o->config.vm->ops->destroy(o->config.vm, &err) < 0)
+		gw_log_error(o->config.vm_name, "removing the VM: %s", gw_error_text(&err));
+	gw_out_phase(o, cleanup, "free memory and processes", gw_now_ns() - t0);
+	(void)gw_fault("source-destroyed");
+	return GW_OUT_NO_EVENT;
+}
+
+static enum gw_source_event do_alarm(struct gw_out *o)
+{
+	struct gw_source_machine m;
+
+	{
+		GW_LOCKED(&o->lock);
+		m = o->machine;
+	}
+	if (m.state == o->alarmed)
+		return GW_OUT_NO_EVENT; /* said already */
+	o->alarmed = m.state;
+	gw_log_error(o->config.vm_name, "ALARM: migration to %s is in state %s and needs an operator: %s",
+	             o->config.target_name, gw_source_state_name(m.state), gw_error_text(&o->failure));
+	return GW_OUT_NO_EVENT;
+}
+
+/* In the order in which several are carried out. */
+static const struct {
+	unsigned action;
+	enum gw_source_event (*carry_out)(struct gw_out *o);
+} actions[] = {
+	{ GW_SOURCE_DO_RECORD_BEGIN, do_record_begin },
+	{ GW_SOURCE_DO_SEND_PREPARE, do_send_prepare },
+	{ GW_SOURCE_DO_COPY, do_copy },
+	{ GW_SOURCE_DO_STOP_AND_SEND, do_stop_and_send },
+	{ GW_SOURCE_DO_RECORD_COMMIT, do_record_commit },
+	{ GW_SOURCE_DO_SEND_COMMIT, do_send_commit },
+	{ GW_SOURCE_DO_CANCEL_SAVE, do_cancel_save },
+	{ GW_SOURCE_DO_RECORD_ABORT, do_record_abort },
+	{ GW_SOURCE_DO_RESUME, do_resume },
+	{ GW_SOURCE_DO_SEND_ABORT, do_send_abort },
+	{ GW_SOURCE_DO_DESTROY, do_destroy },
+	{ GW_SOURCE_DO_ALARM, do_alarm },
+	{ GW_SOURCE_DO_ASK, do_ask },
+};
+
+enum gw_source_event gw_out_carry_out(struct gw_out *o, unsigned todo)
+{
+	enum gw_source_event ev = GW_OUT_NO_EVENT, one;
+
+	for (size_t i = 0; i < GW_ARRAY_SIZE(actions); i++) {
+		if (!(todo & actions[i].action))
+			continue;
+		one = actions[i].carry_out(o);
+		if (one != GW_OUT_NO_EVENT)
+			ev = one;
+	}
+	return ev;
+}
+
+/* No action led to an event: what the state waits for. */
+enum gw_source_event gw_out_await(struct gw_out *o, enum gw_source_state state)
+{
+	enum gw_source_event ev = gw_out_take_posted(o);
+
+	if (ev != GW_OUT_NO_EVENT)
+		return ev;
+	if (state == GW_SOURCE_SENT)
+		return await_ready(o);
+	pause_before_retry(o);
+	return GW_SOURCE_EV_FAILED; /* in COMMITTED: tell once more */
+}

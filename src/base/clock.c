@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Reading the clocks. */
+/* Reading the clocks, and waiting by them. */
 #include "base/clock.h"
 
 #include <errno.h>
@@ -66,6 +66,25 @@ int gw_thread_start(pthread_t *ret, const pthread_attr_t *attr, void *(*fn)(void
 	r = pthread_create(ret, attr, fn, arg);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	return -r;
+}
+
+void gw_cond_init(pthread_cond_t *c)
+{
+	pthread_condattr_t attr;
+
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(c, &attr);
+	pthread_condattr_destroy(&attr);
+}
+
+int gw_cond_wait(pthread_cond_t *c, pthread_mutex_t *m, gw_time_ns deadline)
+{
+	struct timespec until = { .tv_sec = deadline / GW_NS_PER_S, .tv_nsec = deadline % GW_NS_PER_S };
+
+	if (deadline == GW_TIME_NEVER)
+		return -pthread_cond_wait(c, m);
+	return -pthread_cond_timedwait(c, m, &until);
 }
 
 void gw_thread_background(void)

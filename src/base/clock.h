@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The one time type: nanoseconds of CLOCK_MONOTONIC. */
+/* The one time type, nanoseconds of CLOCK_MONOTONIC, and waiting by it. */
 #ifndef GW_BASE_CLOCK_H
 #define GW_BASE_CLOCK_H
 
@@ -29,6 +29,13 @@ void gw_sleep_ns(gw_time_ns ns);
 
 /* pthread_create with every signal blocked in the new thread: signals are the main loop's. 0 or -errno. */
 int gw_thread_start(pthread_t *ret, const pthread_attr_t *attr, void *(*fn)(void *), void *arg);
+
+/* A condition variable for gw_cond_wait(): its clock is CLOCK_MONOTONIC. */
+void gw_cond_init(pthread_cond_t *c);
+
+/* Waits with `m` held until `c` is signalled, or until `deadline` (GW_TIME_NEVER: none). 0, also when nothing was
+ * signalled at all (the caller looks at its condition again), or -ETIMEDOUT. */
+int gw_cond_wait(pthread_cond_t *c, pthread_mutex_t *m, gw_time_ns deadline);
 
 /* Clearing up is done at this priority: late by milliseconds, never in a guest's way. */
 #define GW_BACKGROUND_NICE 10

@@ -393,7 +393,7 @@ int gw_host_new(const struct gw_config *config, uint16_t port, struct gw_host **
 		.ram_dir = config->ram_dir, .thp_dir = config->thp_dir, .hugetlb_dir = config->hugetlb_dir,
 	};
 	pthread_mutex_init(&h->lock, NULL);
-	pthread_cond_init(&h->changed, NULL);
+	gw_cond_init(&h->changed);
 	h->watch_fd = epoll_create1(EPOLL_CLOEXEC);
 	r = h->watch_fd < 0 ? gw_error_set_errno(err, errno, "epoll") : make_folders(h, err);
 	if (r == 0 && !config->thp_dir)
@@ -423,13 +423,8 @@ void gw_host_stop(struct gw_host *h)
 		if (v->in)
 			gw_in_stop(v->in);
 	pthread_cond_broadcast(&h->changed);
-	while (h->n_threads && gw_now_ns() < deadline) {
-		struct timespec ts;
-
-		clock_gettime(CLOCK_REALTIME, &ts);
-		ts.tv_sec++;
-		pthread_cond_timedwait(&h->changed, &h->lock, &ts);
-	}
+	while (h->n_threads && gw_cond_wait(&h->changed, &h->lock, deadline) == 0)
+		;
 	if (h->n_threads)
 		gw_log_warning(NULL, "%u tasks did not end in time; what they do is taken up at the next start", h->n_threads);
 }

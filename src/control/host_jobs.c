@@ -214,16 +214,7 @@ static void tick(struct gw_job *j)
 
 static void wait_changed(struct gw_host *h, gw_time_ns until)
 {
-	gw_time_ns left = GW_MIN(until - gw_now_ns(), TICK_NS);
-	struct timespec ts;
-
-	if (left <= 0)
-		return;
-	clock_gettime(CLOCK_REALTIME, &ts);
-	left += ts.tv_nsec;
-	ts.tv_sec += left / GW_NS_PER_S;
-	ts.tv_nsec = left % GW_NS_PER_S;
-	pthread_cond_timedwait(&h->changed, &h->lock, &ts);
+	(void)gw_cond_wait(&h->changed, &h->lock, GW_MIN(until, gw_deadline_in(TICK_NS)));
 }
 
 int gw_host_job_wait(struct gw_host *h, const char *id, uint64_t *seq, gw_time_ns timeout, json_t **ret,

@@ -66,12 +66,8 @@ static void *reaper_main(void *arg)
 
 	while (!c->stopping) {
 		gw_time_ns next = reap(c);
-		struct timespec ts = { .tv_sec = next / GW_NS_PER_S, .tv_nsec = next % GW_NS_PER_S };
 
-		if (next == GW_TIME_NEVER)
-			pthread_cond_wait(&c->deadlines, &c->lock);
-		else
-			pthread_cond_timedwait(&c->deadlines, &c->lock, &ts);
+		(void)gw_cond_wait(&c->deadlines, &c->lock, next);
 	}
 	return NULL;
 }
@@ -142,7 +138,6 @@ int gw_connections_new(int listen_fd, unsigned max, int (*take)(void *ctx, int f
 {
 	struct gw_connections *c = calloc(1, sizeof(*c));
 	int stop_fd = eventfd(0, EFD_CLOEXEC);
-	pthread_condattr_t attr;
 
 	if (!c || stop_fd < 0 || listen_fd < 0) {
 		free(c);
@@ -154,10 +149,7 @@ int gw_connections_new(int listen_fd, unsigned max, int (*take)(void *ctx, int f
 		                      .ctx = ctx };
 	pthread_mutex_init(&c->lock, NULL);
 	pthread_cond_init(&c->room, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&c->deadlines, &attr);
-	pthread_condattr_destroy(&attr);
+	gw_cond_init(&c->deadlines);
 	/* A client that goes away between poll and accept must not block the acceptor. */
 	gw_set_nonblock(listen_fd);
 	*ret = c;

@@ -27,7 +27,6 @@ static int object_new(const struct gw_qemu_host *host, const struct gw_vm_def *d
                       struct gw_error *err)
 {
 	struct gw_qemu *q = calloc(1, sizeof(*q));
-	pthread_condattr_t attr;
 	int r;
 
 	if (!q)
@@ -38,10 +37,7 @@ static int object_new(const struct gw_qemu_host *host, const struct gw_vm_def *d
 	memcpy(q->name, def->name, sizeof(q->name));
 	pthread_mutex_init(&q->connect_lock, NULL);
 	pthread_mutex_init(&q->lock, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&q->gate_left, &attr);
-	pthread_condattr_destroy(&attr);
+	gw_cond_init(&q->gate_left);
 	r = gw_qemu_run_path(host, def->name, q->run_dir, sizeof(q->run_dir), err);
 	if (r == 0)
 		r = set_path(q->qmp_socket, sizeof(q->qmp_socket), q->run_dir, "qmp.sock", err);

@@ -231,16 +231,14 @@ int gw_qemu_save_prepare(struct gw_vm *vm, int fd, gw_time_ns deadline, struct g
 /* One at a time begins or cancels a save. */
 static int gate_enter(struct gw_qemu *q, gw_time_ns deadline)
 {
-	struct timespec until = { .tv_sec = deadline / GW_NS_PER_S, .tv_nsec = deadline % GW_NS_PER_S };
 	int r = 0;
 	GW_LOCKED(&q->lock);
 
 	while (q->gate_taken && r == 0)
-		r = deadline == GW_TIME_NEVER ? pthread_cond_wait(&q->gate_left, &q->lock) :
-		    pthread_cond_timedwait(&q->gate_left, &q->lock, &until);
+		r = gw_cond_wait(&q->gate_left, &q->lock, deadline);
 	if (r == 0)
 		q->gate_taken = true;
-	return -r;
+	return r;
 }
 
 static void gate_leave(struct gw_qemu *q)

@@ -139,14 +139,9 @@ static void *read_all(void *arg)
 
 static void init_locks(struct gw_qmp *q)
 {
-	pthread_condattr_t attr;
-
 	pthread_mutex_init(&q->send_lock, NULL);
 	pthread_mutex_init(&q->lock, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&q->changed, &attr);
-	pthread_condattr_destroy(&attr);
+	gw_cond_init(&q->changed);
 }
 
 static void destroy(struct gw_qmp *q)
@@ -205,13 +200,7 @@ bool gw_qmp_dead(struct gw_qmp *q)
 /* 0 after a change, -ETIMEDOUT past the deadline, -ESRCH when the connection has ended. */
 static int wait_change(struct gw_qmp *q, gw_time_ns deadline)
 {
-	struct timespec until = { .tv_sec = deadline / GW_NS_PER_S, .tv_nsec = deadline % GW_NS_PER_S };
-
-	if (q->dead)
-		return -ESRCH;
-	if (deadline == GW_TIME_NEVER)
-		return -pthread_cond_wait(&q->changed, &q->lock);
-	return -pthread_cond_timedwait(&q->changed, &q->lock, &until);
+	return q->dead ? -ESRCH : gw_cond_wait(&q->changed, &q->lock, deadline);
 }
 
 static int explain(struct gw_qmp *q, int code, const char *what, struct gw_error *err)

@@ -428,13 +428,8 @@ uint32_t gw_in_tell(struct gw_in *in, uint32_t answer, gw_time_ns timeout)
 	else if (answer == GW_WIRE_ANSWER_ABORT)
 		gw_in_post(in, GW_TARGET_EV_ABORT);
 	GW_LOCKED(&in->lock);
-	while ((type = tell_answer(in, answer)) == 0 && gw_now_ns() < deadline) {
-		struct timespec ts;
-
-		clock_gettime(CLOCK_REALTIME, &ts);
-		ts.tv_sec++;
-		pthread_cond_timedwait(&in->changed, &in->lock, &ts);
-	}
+	while ((type = tell_answer(in, answer)) == 0 && gw_cond_wait(&in->changed, &in->lock, deadline) == 0)
+		;
 	return type; /* 0: not known in time; the source asks again */
 }
 
@@ -468,7 +463,7 @@ static struct gw_in *new_in(const struct gw_in_config *config, enum gw_target_ev
 	for (unsigned i = 0; i < GW_RAM_REGIONS_MAX; i++)
 		in->ram[i].fd = -1;
 	pthread_mutex_init(&in->lock, NULL);
-	pthread_cond_init(&in->changed, NULL);
+	gw_cond_init(&in->changed);
 	in->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	in->wait = (struct gw_wait){ .cancel_fd = in->wake_fd, .idle_ns = GW_TIME_NEVER };
 	if (in->wake_fd < 0) {

@@ -144,7 +144,7 @@ int gw_receiver_new(const struct gw_wire_ram *ram, const struct gw_ram *rams, gw
 	r->ram = *ram;
 	r->rams = rams;
 	pthread_mutex_init(&r->lock, NULL);
-	pthread_cond_init(&r->changed, NULL);
+	gw_cond_init(&r->changed);
 	r->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	r->notify_fd = notify_fd;
 	r->wait = (struct gw_wait){ .cancel_fd = r->stop_fd, .idle_ns = idle_ns };
@@ -197,18 +197,11 @@ int gw_receiver_wait(struct gw_receiver *r, uint32_t pass, const struct gw_wait 
 
 	GW_LOCKED(&r->lock);
 	while (!all_passed(r, pass)) {
-		gw_time_ns left = deadline == GW_TIME_NEVER ? GW_NS_PER_S : deadline - gw_now_ns();
-		struct timespec ts;
-
 		if (r->error.code)
 			return gw_error_set(err, r->error.code, "%s", r->error.text);
-		if (left <= 0)
+		if (gw_now_ns() >= deadline)
 			return gw_error_set(err, ETIMEDOUT, "the last memory pages did not arrive in time");
-		clock_gettime(CLOCK_REALTIME, &ts);
-		left = GW_MIN(left, GW_NS_PER_S) + ts.tv_nsec;
-		ts.tv_sec += left / GW_NS_PER_S;
-		ts.tv_nsec = left % GW_NS_PER_S;
-		pthread_cond_timedwait(&r->changed, &r->lock, &ts);
+		(void)gw_cond_wait(&r->changed, &r->lock, deadline);
 	}
 	return 0;
 }

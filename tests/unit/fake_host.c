@@ -62,10 +62,7 @@ static bool is_final(const struct fake *j)
 
 static void wait_ns(struct gw_host *h, gw_time_ns ns)
 {
-	gw_time_ns until = gw_deadline_in(ns);
-	struct timespec ts = { .tv_sec = until / GW_NS_PER_S, .tv_nsec = until % GW_NS_PER_S };
-
-	pthread_cond_timedwait(&h->changed, &h->lock, &ts);
+	(void)gw_cond_wait(&h->changed, &h->lock, gw_deadline_in(ns));
 }
 
 static void *player_main(void *arg)
@@ -97,16 +94,12 @@ static void *player_main(void *arg)
 struct gw_host *fake_host_new(gw_time_ns step_ns, const char *console)
 {
 	struct gw_host *h = calloc(1, sizeof(*h));
-	pthread_condattr_t attr;
 
 	assert(h);
 	h->step_ns = step_ns;
 	h->console = console;
 	pthread_mutex_init(&h->lock, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&h->changed, &attr);
-	pthread_condattr_destroy(&attr);
+	gw_cond_init(&h->changed);
 	assert(pthread_create(&h->player, NULL, player_main, h) == 0);
 	return h;
 }

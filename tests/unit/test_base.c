@@ -4,6 +4,7 @@
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -177,6 +178,46 @@ static int act_init(void)
 	return r == 0 ? 0 : r == -EINVAL && strstr(err.text, "GODWIT_FAULTS: ") == err.text ? 1 : 2;
 }
 
+struct meeting {
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	bool come;
+};
+
+static void *come(void *arg)
+{
+	struct meeting *m = arg;
+
+	GW_LOCKED(&m->lock);
+	m->come = true;
+	pthread_cond_broadcast(&m->changed);
+	return NULL;
+}
+
+static void test_cond_wait(void **state)
+{
+	struct meeting m = { .lock = PTHREAD_MUTEX_INITIALIZER };
+	gw_time_ns deadline;
+	pthread_t thread;
+	int r = 0;
+
+	gw_cond_init(&m.changed);
+	{
+		GW_LOCKED(&m.lock);
+		deadline = gw_deadline_in(20 * GW_NS_PER_MS);
+		while (r == 0)
+			r = gw_cond_wait(&m.changed, &m.lock, deadline);
+		assert_int_equal(r, -ETIMEDOUT);
+		assert_true(gw_now_ns() >= deadline);
+		assert_int_equal(gw_cond_wait(&m.changed, &m.lock, deadline), -ETIMEDOUT);
+		assert_int_equal(gw_thread_start(&thread, NULL, come, &m), 0);
+		while (!m.come)
+			assert_int_equal(gw_cond_wait(&m.changed, &m.lock, GW_TIME_NEVER), 0);
+	}
+	assert_int_equal(pthread_join(thread, NULL), 0);
+	pthread_cond_destroy(&m.changed);
+}
+
 static void test_fault_parsing(void **state)
 {
 	static const char *const good[] = {
@@ -300,6 +341,7 @@ int main(void)
 		TEST("formatted values keep three digits and never overrun", test_formats),
 		TEST("an error has a code that is never 0 and one sentence, cut when too long", test_errors),
 		TEST("deadlines saturate, and what is left is rounded up", test_clock),
+		TEST("a wait on a condition ends when it is signalled, and not before its deadline", test_cond_wait),
 		TEST("fault points are parsed strictly", test_fault_parsing),
 		TEST("fault points crash, fail every time, delay, and do nothing unarmed", test_fault_actions),
 		TEST("a held fault point tells that it was reached and waits to be let go", test_fault_hold),

@@ -11,6 +11,7 @@
 
 #include "base/cleanup.h"
 #include "base/units.h"
+#include "transport/tcp.h"
 
 enum kind { TEXT, DURATION };
 
@@ -96,6 +97,8 @@ static int add_host(struct gw_config *c, const char *name, const char *address, 
 {
 	struct gw_config_host *more;
 
+	if (gw_tcp_check_address(address, err) < 0)
+		return gw_error_prefix(err, "host %s", name);
 	if (c->n_hosts == GW_CONFIG_HOSTS_MAX)
 		return gw_error_set(err, E2BIG, "too many hosts (at most %d)", GW_CONFIG_HOSTS_MAX);
 	more = realloc(c->hosts, (c->n_hosts + 1) * sizeof(*more));
@@ -200,8 +203,11 @@ int gw_config_address(const struct gw_config *c, const char *to, const char **re
 		}
 	}
 	if (strpbrk(to, ".:") || !strcmp(to, "localhost")) {
-		*ret = to;
-		return 0;
+		int r = gw_tcp_check_address(to, err);
+
+		if (r == 0)
+			*ret = to;
+		return r;
 	}
 	return gw_error_set(err, ENOENT, "unknown host '%s' (known: %s; an address works too)", to,
 	                    *known ? known : "none, see [hosts] in godwitd.conf");

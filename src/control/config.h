@@ -39,7 +39,7 @@ int gw_config_set(struct gw_config *c, const char *key, const char *value, struc
 int gw_config_finish(struct gw_config *c, struct gw_error *err);
 
 /* Address of a host by name; `to` itself when it looks like an address (has a '.' or ':' or is "localhost").
- * -ENOENT with the known names. The result lives as long as c and `to`. */
+ * -ENOENT with the known names, -EINVAL for what can be no address. The result lives as long as c and `to`. */
 int gw_config_address(const struct gw_config *c, const char *to, const char **ret, struct gw_error *err);
 
 #endif

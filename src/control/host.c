@@ -4,14 +4,13 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/mount.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/io.h"
 #include "base/log.h"
 #include "control/host_internal.h"
+#include "control/thp.h"
 
 struct gw_host_vm *gw_host_find_vm(struct gw_host *h, const char *name)
 {
@@ -324,40 +323,6 @@ void gw_host_thread_ended(struct gw_host *h)
 
 /* Life. */
 
-/* Where the operator names no tmpfs with huge pages, the daemon mounts one of its own. Without it pages = thp is refused,
- * and nothing else. */
-static char *mount_thp(const char *ram_dir)
-{
-	char path[600];
-	struct stat st, parent;
-
-	snprintf(path, sizeof(path), "%s/thp", ram_dir);
-	if (gw_mkdir_p(path, 0700) < 0 || stat(path, &st) < 0 || stat(ram_dir, &parent) < 0)
-		return NULL;
-	if (st.st_dev != parent.st_dev) /* mounted by an earlier life, whose VMs may live in it */
-		return strdup(path);
-	if (mount("godwit-thp", path, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "huge=always,mode=0700,size=100%") == 0)
-		return strdup(path);
-	gw_log_info(NULL, "no tmpfs with huge pages (%s): pages = thp is not available", strerror(errno));
-	rmdir(path);
-	return NULL;
-}
-
-/* Only when nothing is in it; the kernel refuses while a VM has it mapped. */
-static void unmount_thp(const char *path)
-{
-	gw_autodir DIR *d = opendir(path);
-	struct dirent *e;
-
-	while (d && (e = readdir(d)))
-		if (e->d_name[0] != '.')
-			return;
-	if (d)
-		closedir(gw_steal(&d));
-	if (umount(path) == 0)
-		rmdir(path);
-}
-
 static int make_folders(struct gw_host *h, struct gw_error *err)
 {
 	const struct gw_config *c = h->config;
@@ -397,7 +362,7 @@ int gw_host_new(const struct gw_config *config, uint16_t port, struct gw_host **
 	h->watch_fd = epoll_create1(EPOLL_CLOEXEC);
 	r = h->watch_fd < 0 ? gw_error_set_errno(err, errno, "epoll") : make_folders(h, err);
 	if (r == 0 && !config->thp_dir)
-		h->qemu.thp_dir = h->own_thp = mount_thp(config->ram_dir);
+		h->qemu.thp_dir = h->own_thp = gw_thp_mount(config->ram_dir);
 	if (r == 0)
 		r = gw_qemu_probe(&h->qemu, err);
 	if (r < 0) {
@@ -438,7 +403,7 @@ void gw_host_free(struct gw_host *h)
 	gw_host_free_jobs(h);
 	gw_qemu_caps_done(&h->qemu.caps);
 	if (h->own_thp)
-		unmount_thp(h->own_thp);
+		gw_thp_unmount(h->own_thp);
 	free(h->own_thp);
 	if (h->watch_fd >= 0)
 		close(h->watch_fd);

@@ -145,9 +145,9 @@ unsigned gw_status_of_error(int code)
 		unsigned status;
 	} table[] = {
 		{ EINVAL, 400 }, { ERANGE, 400 },      { E2BIG, 400 },     { EMSGSIZE, 413 },
-		{ ENOENT, 404 }, { ESRCH, 404 },       { EBUSY, 409 },     { EALREADY, 409 },
-		{ EEXIST, 409 }, { EINPROGRESS, 409 }, { ECANCELED, 409 }, { EAGAIN, 503 },
-		{ EIO, 500 },    { EFAULT, 500 },      { EBADMSG, 500 },
+		{ ENOENT, 404 },      { EBUSY, 409 },     { EALREADY, 409 }, { EEXIST, 409 },
+		{ EINPROGRESS, 409 }, { ECANCELED, 409 }, { EAGAIN, 503 },   { EIO, 500 },
+		{ EFAULT, 500 },      { EBADMSG, 500 },
 	};
 	size_t i;
 

@@ -53,6 +53,16 @@ static int split(const char *address, uint16_t default_port, char host[GW_ADDRES
 	return 0;
 }
 
+int gw_tcp_check_address(const char *address, struct gw_error *err)
+{
+	char host[GW_ADDRESS_MAX], port[8];
+	int r = split(address, 1, host, port, err);
+
+	if (r == 0 && !strcmp(port, "0"))
+		return gw_error_set(err, EINVAL, "'%s': the port must be a number from 1 to 65535", address);
+	return r;
+}
+
 static int resolve(const char *address, uint16_t default_port, int flags, struct addrinfo **ret,
                    struct gw_error *err)
 {

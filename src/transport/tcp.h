@@ -12,6 +12,10 @@
 
 #define GW_ADDRESS_MAX 300
 
+/* -EINVAL, with a sentence, for what can be no host's address: as below, with a port that is not 1 to 65535. Nothing
+ * is looked up. */
+int gw_tcp_check_address(const char *address, struct gw_error *err);
+
 /* "host", "host:port", "[v6]:port". `default_port` where none is given. Cancellation through w; w->idle_ns
  * bounds the whole attempt. Returns a connected, non-blocking, close-on-exec socket in *ret_fd. */
 int gw_tcp_connect(const char *address, uint16_t default_port, const struct gw_wait *w, int *ret_fd,

@@ -36,6 +36,13 @@ def test_N1_unknown_host_is_named(guest):
     assert "nowhere" in refused(guest["a"], USAGE, "migrate", "guest", "--to", "nowhere")
 
 
+@pytest.mark.parametrize("address", ["b:99999", "b:0", "b:seven"])
+def test_N1_an_address_that_can_be_none_is_refused_before_there_is_a_job(guest, address):
+    for more in ((), ("--dry-run",)):
+        assert "port" in refused(guest["a"], USAGE, "migrate", "guest", "--to", address, *more)
+    assert guest["a"].godwit_json("jobs") == []
+
+
 def test_N2_target_that_does_not_answer_leaves_the_source_untouched(guest):
     guest["b"].stop()
     assert "b" in refused(guest["a"], FAILED, "migrate", "guest", "--to", "b")
@@ -102,6 +109,32 @@ def test_X3_memory_that_is_not_the_shared_file_is_refused(farm):
     assert answer.returncode == FAILED and "memory" in answer.stdout + answer.stderr
     assert "memory" in refused(farm["a"], FAILED, "migrate", "guest", "--to", "b")
     assert farm["a"].has_running("guest")
+
+
+def test_a_start_that_qemu_refuses_is_a_failure_with_qemus_own_words(farm):
+    path = farm["a"].folder / "bad.ini"
+    path.write_text(definition.firmware("bad", "hot", extra="\n[qemu]\narg = -device\narg = no-such-device\n"))
+    assert "no-such-device" in refused(farm["a"], FAILED, "start", path)
+    assert farm["a"].vms() == {} and farm["a"].leftovers() == []
+
+
+@pytest.mark.parametrize("pages", ["thp", "4k"])
+def test_V5_memory_that_does_not_fit_a_small_ram_folder_is_refused(make_farm, pages):
+    farm = make_farm(names=("a",), start=False)
+    host = farm["a"]
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32M", "small", host.ram_dir], check=True)
+    try:
+        host.start()
+        path = host.folder / "guest.ini"
+        path.write_text(definition.firmware("guest", "hot", memory="64M", extra=f"pages = {pages}\n"))
+        said = refused(host, FAILED, "start", path)
+        assert "64.0 MiB" in said and "32.0 MiB left" in said
+        path.write_text(definition.firmware("guest", "hot", memory="16M", extra=f"pages = {pages}\n"))
+        host.godwit("start", path)
+        host.godwit("stop", "guest", "--force")
+    finally:
+        host.stop()
+        subprocess.run(["umount", host.ram_dir], check=True)
 
 
 @pytest.mark.parametrize("change,word", [("s/^max$/qemu64/", "CPU"), ("s/share=on/share=off/", "shared")],

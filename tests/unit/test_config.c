@@ -108,6 +108,7 @@ static void test_faults_in_file(void **state)
 		{ "[godwit]\nname = a\n", "line 2", "[godwit]" },
 		{ "name = a\n", "line 1", "section" },
 		{ "[godwitd]\nnot a line\n", "line 2", "key = value" },
+		{ "[hosts]\nbeta = 10.0.0.2:99999\n", "line 2", "65535" },
 	};
 	struct fixture *f = *state;
 
@@ -163,6 +164,19 @@ static void test_addresses(void **state)
 	assert_non_null(strstr(f->err.text, "beta"));
 }
 
+static void test_bad_addresses(void **state)
+{
+	static const char *const bad[] = { "b:99999", "b:0", "b:", "b:x", "b:-1", "b:80x", "[fd00::1]:65536", ":7700" };
+	struct fixture *f = *state;
+	const char *address = NULL;
+
+	for (size_t i = 0; i < GW_ARRAY_SIZE(bad); i++) {
+		assert_int_equal(gw_config_address(&f->config, bad[i], &address, &f->err), -EINVAL);
+		assert_non_null(strstr(f->err.text, bad[i]));
+		assert_null(address);
+	}
+}
+
 static void test_finish(void **state)
 {
 	struct fixture *f = *state;
@@ -207,6 +221,7 @@ int main(void)
 		TEST("an unknown key is told which ones there are", test_unknown_key_names_the_known),
 		TEST("a file that is missing is an error only when it was asked for", test_missing_file),
 		TEST("N1 a host is found by its name, an address is taken as it is", test_addresses),
+		TEST("N1 what can be no address is refused by its looks", test_bad_addresses),
 		TEST("what was left out is filled in, and checked", test_finish),
 		TEST("the number of hosts is limited", test_many_hosts),
 	};

@@ -209,6 +209,7 @@ static void errors_map_to_statuses_as_documented(void **state)
 	assert_int_equal(gw_status_of_error(-EEXIST), 409);
 	assert_int_equal(gw_status_of_error(-EHOSTUNREACH), 422);
 	assert_int_equal(gw_status_of_error(-ENOTSUP), 422);
+	assert_int_equal(gw_status_of_error(-ESRCH), 422); /* a QEMU that ended: not the caller's slip */
 	assert_int_equal(gw_status_of_error(-EIO), 500);
 }
 

@@ -53,8 +53,9 @@ struct gw_hypervisor_ops {
 	/* A fresh userfaultfd of the VMM's address space; UFFDIO_API not yet called. Caller closes. */
 	int (*userfaultfd)(struct gw_vm *vm, int *ret_fd, struct gw_error *err);
 
-	/* Has the VMM's own process populate the page tables for [hva, hva+len) for writing. */
-	int (*populate)(struct gw_vm *vm, uint64_t hva, uint64_t len, struct gw_error *err);
+	/* Has the VMM's own process populate the page tables for [hva, hva+len) for writing. -ECANCELED once cancel_fd
+	 * (-1: none) is readable; what was asked for may still be done then. */
+	int (*populate)(struct gw_vm *vm, uint64_t hva, uint64_t len, int cancel_fd, struct gw_error *err);
 
 	/* Returns when the vCPUs stand still and the VMM writes no RAM on the guest's behalf any more. */
 	int (*pause)(struct gw_vm *vm, gw_time_ns deadline, struct gw_error *err);
@@ -80,6 +81,10 @@ struct gw_hypervisor_ops {
 
 	/* Tells the network where the VM's MAC addresses now live (N11). */
 	int (*announce)(struct gw_vm *vm, struct gw_error *err);
+
+	/* From any thread, beside any other operation: ends the VMM's process at once, and by that every wait for it. What it
+	 * leaves is removed by destroy(). */
+	void (*kill)(struct gw_vm *vm);
 
 	/* Ends the VMM (politely, then by SIGKILL) and removes everything it left: RAM files, sockets,
 	 * run folder. Idempotent. The object stays valid. */

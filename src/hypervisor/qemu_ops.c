@@ -5,9 +5,11 @@
 #include <inttypes.h>
 #include <limits.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/pidfd.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 
@@ -259,11 +261,11 @@ static int op_userfaultfd(struct gw_vm *vm, int *ret_fd, struct gw_error *err)
 	return r < 0 ? gw_qemu_explain(q, r, "cannot trace its memory", err) : 0;
 }
 
-static int op_populate(struct gw_vm *vm, uint64_t hva, uint64_t len, struct gw_error *err)
+static int op_populate(struct gw_vm *vm, uint64_t hva, uint64_t len, int cancel_fd, struct gw_error *err)
 {
 	struct gw_qemu *q = gw_qemu_of(vm);
 	gw_time_ns limit = POPULATE_BASE_NS + (gw_time_ns)(len / GW_GIB) * POPULATE_GIB_NS;
-	int r = gw_shim_populate(q->shim_socket, hva, len, gw_deadline_in(limit), err);
+	int r = gw_shim_populate(q->shim_socket, hva, len, gw_deadline_in(limit), cancel_fd, err);
 
 	return r < 0 ? gw_qemu_explain(q, r, "cannot populate its page tables", err) : 0;
 }
@@ -315,6 +317,14 @@ static void lower_priority(pid_t pid)
 	while (d && (e = readdir(d)))
 		if (e->d_name[0] != '.')
 			(void)setpriority(PRIO_PROCESS, (id_t)atoi(e->d_name), GW_BACKGROUND_NICE);
+}
+
+static void op_kill(struct gw_vm *vm)
+{
+	struct gw_qemu *q = gw_qemu_of(vm);
+
+	lower_priority(q->rec.pid);
+	pidfd_send_signal(q->pidfd, SIGKILL, NULL, 0);
 }
 
 static int op_destroy(struct gw_vm *vm, struct gw_error *err)
@@ -386,6 +396,7 @@ const struct gw_hypervisor_ops gw_qemu_ops = {
 	.load_begin = gw_qemu_load_begin,
 	.load_wait = gw_qemu_load_wait,
 	.announce = op_announce,
+	.kill = op_kill,
 	.destroy = op_destroy,
 	.free = op_free,
 };

@@ -8,11 +8,12 @@
 #include <sys/un.h>
 
 #include "base/cleanup.h"
+#include "base/io.h"
 #include "hypervisor/unix_socket.h"
 #include "shim/protocol.h"
 
 /* The reply, and the descriptor that came with it (-1 when none did). */
-static int receive_reply(int sock, gw_time_ns deadline, struct gw_shim_reply *ret, int *ret_fd)
+static int receive_reply(int sock, gw_time_ns deadline, int cancel_fd, struct gw_shim_reply *ret, int *ret_fd)
 {
 	gw_autofd int fd = -1;
 	size_t have = 0;
@@ -27,7 +28,8 @@ static int receive_reply(int sock, gw_time_ns deadline, struct gw_shim_reply *re
 		                      .msg_controllen = sizeof(control.buf) };
 		struct cmsghdr *h;
 		ssize_t n;
-		int r = gw_unix_wait(sock, POLLIN, deadline);
+		struct gw_wait w = { .cancel_fd = cancel_fd, .idle_ns = deadline - gw_now_ns() };
+		int r = gw_wait_fd(sock, POLLIN, &w);
 
 		if (r < 0)
 			return r;
@@ -45,7 +47,7 @@ static int receive_reply(int sock, gw_time_ns deadline, struct gw_shim_reply *re
 	return 0;
 }
 
-static int ask(const char *path, const struct gw_shim_request *request, gw_time_ns deadline,
+static int ask(const char *path, const struct gw_shim_request *request, gw_time_ns deadline, int cancel_fd,
                uint64_t *ret_value, int *ret_fd, const char *what, struct gw_error *err)
 {
 	struct gw_shim_reply reply;
@@ -56,7 +58,7 @@ static int ask(const char *path, const struct gw_shim_request *request, gw_time_
 	if (r == 0 && send(sock, request, sizeof(*request), MSG_NOSIGNAL) != (ssize_t)sizeof(*request))
 		r = -errno;
 	if (r == 0)
-		r = receive_reply(sock, deadline, &reply, &fd);
+		r = receive_reply(sock, deadline, cancel_fd, &reply, &fd);
 	if (r < 0)
 		return gw_error_set_errno(err, r, "cannot reach the preloaded library at %s", path);
 	if (reply.result < 0)
@@ -72,7 +74,7 @@ int gw_shim_hello(const char *path, gw_time_ns deadline, struct gw_error *err)
 {
 	struct gw_shim_request request = { .magic = GW_SHIM_MAGIC, .command = GW_SHIM_HELLO };
 	uint64_t version;
-	int r = ask(path, &request, deadline, &version, NULL, "say its version", err);
+	int r = ask(path, &request, deadline, -1, &version, NULL, "say its version", err);
 
 	if (r == 0 && version != GW_SHIM_VERSION)
 		return gw_error_set(err, -EPROTO,
@@ -86,7 +88,7 @@ int gw_shim_userfaultfd(const char *path, gw_time_ns deadline, int *ret_fd, stru
 {
 	struct gw_shim_request request = { .magic = GW_SHIM_MAGIC, .command = GW_SHIM_USERFAULTFD };
 	int fd = -1;
-	int r = ask(path, &request, deadline, NULL, &fd, "make a userfaultfd", err);
+	int r = ask(path, &request, deadline, -1, NULL, &fd, "make a userfaultfd", err);
 
 	if (r < 0)
 		return r;
@@ -96,13 +98,13 @@ int gw_shim_userfaultfd(const char *path, gw_time_ns deadline, int *ret_fd, stru
 	return 0;
 }
 
-int gw_shim_populate(const char *path, uint64_t hva, uint64_t len, gw_time_ns deadline,
+int gw_shim_populate(const char *path, uint64_t hva, uint64_t len, gw_time_ns deadline, int cancel_fd,
                      struct gw_error *err)
 {
 	struct gw_shim_request request = { .magic = GW_SHIM_MAGIC, .command = GW_SHIM_POPULATE_WRITE,
 	                                   .address = hva, .length = len };
 
-	return ask(path, &request, deadline, NULL, NULL, "populate its page tables", err);
+	return ask(path, &request, deadline, cancel_fd, NULL, NULL, "populate its page tables", err);
 }
 
 int gw_shim_collapse(const char *path, uint64_t hva, uint64_t len, gw_time_ns deadline,
@@ -111,5 +113,5 @@ int gw_shim_collapse(const char *path, uint64_t hva, uint64_t len, gw_time_ns de
 	struct gw_shim_request request = { .magic = GW_SHIM_MAGIC, .command = GW_SHIM_COLLAPSE,
 	                                   .address = hva, .length = len };
 
-	return ask(path, &request, deadline, NULL, NULL, "gather its memory into huge pages", err);
+	return ask(path, &request, deadline, -1, NULL, NULL, "gather its memory into huge pages", err);
 }

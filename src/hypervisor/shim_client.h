@@ -14,8 +14,8 @@ int gw_shim_hello(const char *path, gw_time_ns deadline, struct gw_error *err);
 /* A fresh userfaultfd of the VMM's address space; UFFDIO_API not yet called. Caller closes. */
 int gw_shim_userfaultfd(const char *path, gw_time_ns deadline, int *ret_fd, struct gw_error *err);
 
-/* Populates the VMM's page tables of [hva, hva+len) for writing. */
-int gw_shim_populate(const char *path, uint64_t hva, uint64_t len, gw_time_ns deadline,
+/* Populates the VMM's page tables of [hva, hva+len) for writing. -ECANCELED once cancel_fd (-1: none) is readable. */
+int gw_shim_populate(const char *path, uint64_t hva, uint64_t len, gw_time_ns deadline, int cancel_fd,
                      struct gw_error *err);
 
 /* Has the kernel gather [hva, hva+len) into huge pages. -EINVAL where it cannot. */

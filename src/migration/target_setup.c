@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Setting up the target's side: RAM files populated ahead, the VM created and waiting, PREPARED. */
+/* Setting up the target's side: RAM files populated ahead, the VM made and waiting, PREPARED. */
 #include <endian.h>
 #include <pthread.h>
 #include <string.h>
@@ -116,7 +116,7 @@ static int populate_both(struct gw_in *in, struct gw_error *err)
 			uint64_t first = e->first_page + at, len = GW_MIN(e->n_pages - at, POPULATE_PIECE_PAGES);
 
 			if (e->region >= n || vm->ops->populate(vm, regions[e->region].hva + (first << GW_PAGE_SHIFT),
-			                                        len << GW_PAGE_SHIFT, NULL) < 0)
+			                                        len << GW_PAGE_SHIFT, in->populate_stop_fd, NULL) < 0)
 				return 0; /* slower later, not wrong */
 		}
 	}
@@ -150,8 +150,16 @@ void gw_in_stop_populating(struct gw_in *in)
 	if (!in->populating)
 		return;
 	atomic_store(&in->populate_stop, true);
+	eventfd_write(in->populate_stop_fd, 1);
 	pthread_join(in->populate_thread, NULL);
 	in->populating = false;
+}
+
+int gw_in_populate_failed(struct gw_in *in, struct gw_error *err)
+{
+	int e = atomic_load(&in->populate_error);
+
+	return e ? gw_error_set_errno(err, e, "cannot allocate the guest's memory on the target") : 0;
 }
 
 static int record_incoming(struct gw_in *in, struct gw_error *err)
@@ -175,9 +183,30 @@ static int begin_load(struct gw_in *in, struct gw_error *err)
 	return r;
 }
 
+static int make_vm(struct gw_in *in, struct gw_error *err)
+{
+	const struct gw_in_hooks *hooks = in->config.hooks;
+	struct gw_vm *vm = NULL;
+	int r = hooks->start(in->config.hooks_arg, in, &vm, err);
+
+	if (r < 0)
+		return r;
+	{
+		GW_LOCKED(&in->lock);
+		in->vm = vm;
+		if (in->given_up)
+			vm->ops->kill(vm);
+	}
+	r = hooks->await(in->config.hooks_arg, in, in->prepare, err);
+	if (r == 0)
+		r = gw_fault("target-vm-started");
+	return r < 0 ? r : begin_load(in, err);
+}
+
 int gw_in_create(struct gw_in *in, struct gw_error *err)
 {
 	struct gw_in_place place = { 0 };
+	struct gw_in_guard guard;
 	int r = gw_fault("target-prepare-received");
 
 	if (r == 0)
@@ -196,14 +225,13 @@ int gw_in_create(struct gw_in *in, struct gw_error *err)
 	r = record_incoming(in, err);
 	if (r == 0)
 		r = make_ram(in, &place, err);
+	if (r == 0)
+		r = gw_in_guard_begin(&guard, in, GW_IN_GUARD_MAKING, err);
 	if (r < 0)
 		return r;
 	start_populating(in);
-	r = in->config.hooks->start(in->config.hooks_arg, in, in->prepare, &in->vm, err);
-	if (r == 0)
-		r = gw_fault("target-vm-started");
-	if (r == 0)
-		r = begin_load(in, err);
+	r = make_vm(in, err);
+	r = gw_in_guard_end(&guard, r, err);
 	if (r == 0)
 		atomic_store(&in->populate_vm, in->vm);
 	return r;

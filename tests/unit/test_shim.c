@@ -11,6 +11,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -234,8 +235,27 @@ static void v2_it_populates_exactly_the_range_it_is_asked_for(void **state)
 	struct process *p = *state;
 
 	assert_int_equal(resident_kib(p), 0);
-	assert_int_equal(gw_shim_populate(p->socket, p->memory, 6 << 20, soon(), NULL), 0);
+	assert_int_equal(gw_shim_populate(p->socket, p->memory, 6 << 20, soon(), -1, NULL), 0);
 	assert_int_equal(resident_kib(p), 6 << 10);
+}
+
+static void populating_can_be_cancelled_while_nothing_answers(void **state)
+{
+	char path[] = "/tmp/gw-test-shim-mute-XXXXXX/shim.sock", *slash = strrchr(path, '/');
+	int listen_fd, cancel_fd = eventfd(1, EFD_CLOEXEC);
+	gw_time_ns began = gw_now_ns();
+	struct gw_error err;
+
+	*slash = 0;
+	assert_non_null(mkdtemp(path));
+	*slash = '/';
+	assert_int_equal(gw_unix_listen(path, &listen_fd, &err), 0);
+	assert_int_equal(gw_shim_populate(path, 4096, 4096, soon(), cancel_fd, &err), -ECANCELED);
+	assert_true(gw_now_ns() - began < GW_NS_PER_S);
+	close(cancel_fd);
+	close(listen_fd);
+	*slash = 0;
+	assert_int_equal(gw_remove_tree(path), 0);
 }
 
 static void bad_ranges_are_refused_with_the_errno(void **state)
@@ -243,11 +263,11 @@ static void bad_ranges_are_refused_with_the_errno(void **state)
 	struct process *p = *state;
 	struct gw_error err;
 
-	assert_int_equal(gw_shim_populate(p->socket, p->memory + 1, 4096, soon(), &err), -EINVAL);
-	assert_int_equal(gw_shim_populate(p->socket, p->memory, UINT64_MAX - 4095, soon(), &err), -EINVAL);
-	assert_int_equal(gw_shim_populate(p->socket, 4096, 4096, soon(), &err), -ENOMEM);
+	assert_int_equal(gw_shim_populate(p->socket, p->memory + 1, 4096, soon(), -1, &err), -EINVAL);
+	assert_int_equal(gw_shim_populate(p->socket, p->memory, UINT64_MAX - 4095, soon(), -1, &err), -EINVAL);
+	assert_int_equal(gw_shim_populate(p->socket, 4096, 4096, soon(), -1, &err), -ENOMEM);
 	assert_non_null(strstr(err.text, "populate"));
-	assert_int_equal(gw_shim_populate(p->socket, p->memory, 0, soon(), &err), 0);
+	assert_int_equal(gw_shim_populate(p->socket, p->memory, 0, soon(), -1, &err), 0);
 }
 
 static void children_are_not_preloaded_and_other_libraries_stay(void **state)
@@ -384,6 +404,7 @@ int main(int argc, char **argv)
 		WITH_VICTIM(stuck_clients_keep_nobody_waiting),
 		WITH_VICTIM(garbage_ends_the_connection_and_nothing_else),
 		WITH_VICTIM(unknown_commands_are_refused),
+		cmocka_unit_test(populating_can_be_cancelled_while_nothing_answers),
 		cmocka_unit_test(without_the_variable_it_does_nothing),
 	};
 

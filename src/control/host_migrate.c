@@ -171,11 +171,13 @@ static void let_go(struct job_run *run, enum gw_source_state state)
 	v->busy = GW_IDLE_VM;
 	v->job[0] = 0;
 	v->record = (struct gw_record){ .state = GW_RECORD_ABORTED, .epoch = v->record.epoch + 1 };
-	if (state == GW_SOURCE_DONE)
+	if (state == GW_SOURCE_DONE) {
+		run->job->vm = NULL;
 		gw_host_drop_vm(run->host, v, true);
-	else if (v->ended && !v->note[0])
+	} else if (v->ended && !v->note[0]) {
 		snprintf(v->note, sizeof(v->note), "its process ended during migration %s; 'godwit stop %s' clears it away",
 		         run->job->id, v->name);
+	}
 }
 
 static void *job_thread(void *arg)

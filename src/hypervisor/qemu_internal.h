@@ -7,6 +7,7 @@
 #include <stdatomic.h>
 #include <sys/types.h>
 
+#include "base/cleanup.h"
 #include "hypervisor/qemu.h"
 #include "hypervisor/qmp.h"
 
@@ -111,6 +112,8 @@ struct gw_qemu {
 	struct gw_qmp *qmp; /* NULL or dead: connect again */
 	bool destroyed;
 	bool gate_taken;    /* a save is being begun or cancelled */
+	unsigned n_asking;  /* operations that wait for QEMU, since asked_at */
+	gw_time_ns asked_at;
 
 	atomic_bool loaded;     /* device state is known to be in: resume() may run it */
 	atomic_bool load_begun;
@@ -124,6 +127,12 @@ static inline struct gw_qemu *gw_qemu_of(struct gw_vm *vm)
 }
 
 extern const struct gw_hypervisor_ops gw_qemu_ops;
+
+/* QEMU is being asked for something until the end of the scope: what silence() measures. */
+#define GW_QEMU_ASKING(q) \
+	__attribute__((unused)) GW_CLEANUP(gw_qemu_answered) struct gw_qemu *gw_asking = gw_qemu_asking(q)
+struct gw_qemu *gw_qemu_asking(struct gw_qemu *q);
+void gw_qemu_answered(struct gw_qemu **q);
 
 /* The live connection, made again when needed. Caller unrefs. -ESRCH when the process is gone. */
 int gw_qemu_qmp(struct gw_qemu *q, gw_time_ns deadline, struct gw_qmp **ret, struct gw_error *err);

@@ -23,6 +23,32 @@
 #define ENDING_NS (200 * GW_NS_PER_MS)
 #define POPULATE_GIB_NS (2 * GW_NS_PER_S)
 
+/* ---- waiting for QEMU ---- */
+
+struct gw_qemu *gw_qemu_asking(struct gw_qemu *q)
+{
+	GW_LOCKED(&q->lock);
+
+	if (q->n_asking++ == 0)
+		q->asked_at = gw_now_ns();
+	return q;
+}
+
+void gw_qemu_answered(struct gw_qemu **q)
+{
+	GW_LOCKED(&(*q)->lock);
+
+	(*q)->n_asking--;
+}
+
+static gw_time_ns op_silence(struct gw_vm *vm)
+{
+	struct gw_qemu *q = gw_qemu_of(vm);
+	GW_LOCKED(&q->lock);
+
+	return q->n_asking ? gw_now_ns() - q->asked_at : 0;
+}
+
 /* ---- the connection ---- */
 
 int gw_qemu_explain(struct gw_qemu *q, int code, const char *what, struct gw_error *err)
@@ -83,6 +109,7 @@ int gw_qemu_qmp(struct gw_qemu *q, gw_time_ns deadline, struct gw_qmp **ret, str
 int gw_qemu_run(struct gw_qemu *q, struct gw_qmp_call *calls, unsigned n, int fd, gw_time_ns deadline,
                 struct gw_error *err)
 {
+	GW_QEMU_ASKING(q);
 	struct gw_qmp *qmp;
 	int r = gw_qemu_qmp(q, deadline, &qmp, err);
 
@@ -256,6 +283,7 @@ static int op_ram(struct gw_vm *vm, struct gw_ram_region *ret, unsigned *ret_n, 
 static int op_userfaultfd(struct gw_vm *vm, int *ret_fd, struct gw_error *err)
 {
 	struct gw_qemu *q = gw_qemu_of(vm);
+	GW_QEMU_ASKING(q);
 	int r = gw_shim_userfaultfd(q->shim_socket, gw_deadline_in(GW_QEMU_ANSWER_NS), ret_fd, err);
 
 	return r < 0 ? gw_qemu_explain(q, r, "cannot trace its memory", err) : 0;
@@ -396,6 +424,7 @@ const struct gw_hypervisor_ops gw_qemu_ops = {
 	.load_begin = gw_qemu_load_begin,
 	.load_wait = gw_qemu_load_wait,
 	.announce = op_announce,
+	.silence = op_silence,
 	.kill = op_kill,
 	.destroy = op_destroy,
 	.free = op_free,

@@ -266,6 +266,7 @@ static int save_outcome(struct gw_qemu *q, enum migration_end end, gw_time_ns de
 int gw_qemu_save_state(struct gw_vm *vm, int fd, gw_time_ns deadline, struct gw_error *err)
 {
 	struct gw_qemu *q = gw_qemu_of(vm);
+	GW_QEMU_ASKING(q);
 	enum migration_end end;
 	struct gw_qmp *qmp;
 	uint64_t since = 0;
@@ -318,6 +319,7 @@ static int cancel_gated(struct gw_qemu *q, struct gw_qmp *qmp, gw_time_ns deadli
 int gw_qemu_cancel_save(struct gw_vm *vm, gw_time_ns deadline, struct gw_error *err)
 {
 	struct gw_qemu *q = gw_qemu_of(vm);
+	GW_QEMU_ASKING(q);
 	enum migration_end end;
 	struct gw_qmp *qmp;
 	uint64_t since = 0;

@@ -42,6 +42,18 @@ class BothPaused:
             path.unlink(missing_ok=True)
 
 
+def wait_working(host, vm):
+    """A firmware guest reports clean passes there from now on."""
+    log = host.console_log(vm)
+
+    def reports():
+        text = log.read_text(errors="replace") if log.exists() else ""
+        assert "!" not in text, "the guest found its memory broken"
+        return text.count(".")
+    seen = reports()
+    wait_for(lambda: reports() >= seen + 2, 30, f"the guest works on {host.name}; daemon's log:\n{host.log()[-3000:]}")
+
+
 def compared_move(farm, vm, source, target, hold, *options):
     """A move during which the two RAM files are compared byte for byte from outside."""
     hold.reset()

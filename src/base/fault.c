@@ -23,6 +23,7 @@ static const char *const names[] = {
 	"source-state-saved",    "source-all-sent",       "target-all-received",  "target-load-begin",
 	"target-loaded",         "target-ready-sent",     "source-ready-received", "source-commit-recorded",
 	"target-commit-received", "target-resumed",       "target-owner-recorded", "source-running-received",
+	"source-serving",        "target-owed-arrives",   "target-complete",
 	"source-destroyed",      "journal-write",         "journal-commit",       "journal-abort",
 	NULL,
 };

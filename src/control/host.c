@@ -10,6 +10,7 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "control/host_internal.h"
+#include "memory/demand.h"
 #include "control/thp.h"
 
 struct gw_host_vm *gw_host_find_vm(struct gw_host *h, const char *name)
@@ -122,17 +123,28 @@ int gw_host_watch_fd(struct gw_host *h)
 	return h->watch_fd;
 }
 
+void gw_host_states_path(const struct gw_host *h, const struct gw_host_vm *v, char *ret, size_t len)
+{
+	snprintf(ret, len, "%s/%s/page-states", h->qemu.run_dir, v->name);
+}
+
+void gw_host_note_ended(struct gw_host_vm *v)
+{
+	gw_log_warning(v->name, "the VM's process has ended");
+	snprintf(v->note, sizeof(v->note),
+	         "its process has ended (the guest powered off, or see %s/qemu.log); 'godwit stop %s' clears it away",
+	         gw_qemu_run_dir(v->vm), v->name);
+}
+
 static void one_ended(struct gw_host_vm *v)
 {
 	v->ended = true;
 	switch (v->busy) {
 	case GW_IDLE_VM:
-		gw_log_warning(v->name, "the VM's process has ended");
-		snprintf(v->note, sizeof(v->note),
-		         "its process has ended (the guest powered off, or see %s/qemu.log); 'godwit stop %s' clears it away",
-		         gw_qemu_run_dir(v->vm), v->name);
+		gw_host_note_ended(v);
 		break;
 	case GW_BUSY_INCOMING:
+	case GW_BUSY_FETCHING:
 		if (v->in)
 			gw_in_post(v->in, GW_TARGET_EV_FAILED);
 		break;
@@ -201,16 +213,39 @@ static int take_over_migration(struct gw_host *h, struct gw_host_vm *v, enum gw_
 	return 0;
 }
 
+/* A VM whose memory was not whole when the daemon ended: its VMM may wait for a page, and can be asked nothing before
+ * faults are answered again. False when it is none of those. */
+static bool take_over_owed(struct gw_host *h, struct gw_host_vm *v)
+{
+	bool runs = v->record.state == GW_RECORD_RUNNING;
+	struct gw_error err = GW_ERROR_INIT;
+	char path[256];
+
+	gw_host_states_path(h, v, path, sizeof(path));
+	if (!v->vm || (!runs && v->record.state != GW_RECORD_INCOMING) || !gw_demand_was_loaded(path))
+		return false;
+	gw_log_info(v->name, "taken over: record %s, epoch %lu, memory is still owed to it",
+	            gw_record_state_name(v->record.state), (unsigned long)v->record.epoch);
+	if (gw_host_resume_incoming(h, v, runs ? GW_TARGET_EV_RESTARTED_RUNNING_OWING : GW_TARGET_EV_RESTARTED_OWING,
+	                            &err) < 0)
+		gw_log_error(v->name, "%s", gw_error_text(&err));
+	return true;
+}
+
 static void take_over(struct gw_host *h, struct gw_host_vm *v)
 {
 	enum gw_vm_status status = GW_VM_DEAD;
 	struct gw_error err = GW_ERROR_INIT;
 	int r = gw_qemu_adopt(&h->qemu, v->def, &v->vm, &err);
 
-	if (r == 0)
-		r = v->vm->ops->status(v->vm, &status, &err);
 	if (v->vm)
 		gw_host_watch_vm(h, v);
+	if (take_over_owed(h, v))
+		return;
+	if (r == 0) {
+		gw_qemu_configure_adopted(v->vm);
+		r = v->vm->ops->status(v->vm, &status, &err);
+	}
 	if (v->record.state == GW_RECORD_NONE) { /* never got to run: nothing to lose */
 		gw_qemu_sweep(&h->qemu, v->def, NULL);
 		GW_LOCKED(&h->lock);

@@ -125,6 +125,7 @@ static int set_up(struct gw_host *h, struct gw_in *in, const struct gw_vm_def *d
 	}
 	(void)gw_qemu_sweep(&h->qemu, v->def, NULL); /* what an earlier life may have left */
 	ret->journal = v->journal;
+	gw_host_states_path(h, v, ret->states_path, sizeof(ret->states_path));
 	r = gw_host_save_definition(v, err);
 	if (r == 0)
 		r = gw_qemu_ram_path(&h->qemu, v->def, ret->ram_path[0], sizeof(ret->ram_path[0]), err);
@@ -217,12 +218,25 @@ static void hook_running(void *arg, struct gw_in *in, uint64_t epoch)
 
 	GW_LOCKED(&h->lock);
 	v = find_of(h, in);
-	v->in = NULL;
-	v->busy = GW_IDLE_VM;
+	v->busy = GW_BUSY_FETCHING;
 	v->note[0] = 0;
 	v->started = gw_wallclock_s();
 	v->record = (struct gw_record){ .state = GW_RECORD_RUNNING, .epoch = epoch, .migration = *gw_in_id(in) };
 	gw_log_info(v->name, "runs here now, epoch %lu", (unsigned long)epoch);
+}
+
+static void hook_whole(void *arg, struct gw_in *in)
+{
+	struct gw_host *h = arg;
+	struct gw_host_vm *v;
+
+	GW_LOCKED(&h->lock);
+	v = find_of(h, in);
+	v->in = NULL;
+	v->busy = GW_IDLE_VM;
+	if (v->ended)
+		gw_host_note_ended(v);
+	pthread_cond_broadcast(&h->changed);
 }
 
 static void hook_gone(void *arg, struct gw_in *in, const char *why)
@@ -246,6 +260,7 @@ static const struct gw_in_hooks hooks = {
 	.start = hook_start,
 	.await = hook_await,
 	.running = hook_running,
+	.whole = hook_whole,
 	.gone = hook_gone,
 };
 
@@ -400,7 +415,8 @@ static void serve_ask(struct gw_host *h, int fd, const struct gw_wire_hello *hel
 		GW_LOCKED(&h->lock);
 		(void)answer_for(h, &hello->migration, &job, &epoch);
 		if (job)
-			gw_out_post(job->out, GW_SOURCE_EV_RUNNING);
+			gw_out_post(job->out, ((struct gw_wire_running *)reply)->owed_pages ? GW_SOURCE_EV_RUNNING_OWED :
+			                                                                      GW_SOURCE_EV_RUNNING);
 	}
 	close(fd);
 }
@@ -414,10 +430,10 @@ static bool owns(struct gw_host *h, const struct gw_wire_id *id)
 	return false;
 }
 
-static void reply_told(struct gw_host *h, int fd, uint32_t type, const struct gw_wait *w)
+static void reply_told(struct gw_host *h, int fd, uint32_t type, uint64_t owed_pages, const struct gw_wait *w)
 {
-	struct gw_wire_running running = { 0 };
-	struct gw_wire_ready ready = { 0 };
+	struct gw_wire_running running = { .owed_pages = htole64(owed_pages) };
+	struct gw_wire_ready ready = { .owed_pages = htole64(owed_pages) };
 	struct gw_error err;
 
 	switch (type) {
@@ -440,20 +456,53 @@ static void serve_tell(struct gw_host *h, int fd, const struct gw_wire_hello *he
 	struct gw_wire_answer told;
 	struct gw_wire_frame f;
 	gw_autofree char *body = NULL;
+	uint64_t owed_pages = 0;
 	uint32_t type = 0;
 
 	if (gw_peer_welcome(fd, hello, w) == 0 && gw_peer_expect(fd, GW_WIRE_ANSWER, &f, &body, w, NULL) == 0) {
 		memcpy(&told, body, sizeof(told));
 		e = acquire_in(h, &hello->migration);
 		if (e) {
-			type = gw_in_tell(e->in, le32toh(told.answer), 4 * GW_NS_PER_S);
+			type = gw_in_tell(e->in, le32toh(told.answer), 4 * GW_NS_PER_S, &owed_pages);
 			release_in(h, e);
 		} else {
 			type = owns(h, &hello->migration) ? GW_WIRE_RUNNING : GW_WIRE_FAILED;
 		}
-		reply_told(h, fd, type, w);
+		reply_told(h, fd, type, owed_pages, w);
 	}
 	close(fd);
+}
+
+/* The migration of which nothing is owed any more: the source may have missed that. */
+static void reply_complete(int fd, const struct gw_wait *w)
+{
+	struct gw_wire_complete complete = { 0 };
+	json_t *j = json_pack("{s:s, s:i, s:i}", "token", "00000000000000000000000000000000", "channels", 1, "owed_pages", 0);
+
+	if (gw_peer_send_json(fd, GW_WIRE_RECOVER, j, w, NULL) == 0)
+		(void)gw_peer_send(fd, GW_WIRE_COMPLETE, &complete, sizeof(complete), w, NULL);
+	json_decref(j);
+}
+
+static void serve_recover(struct gw_host *h, int fd, const struct gw_wire_hello *hello, const struct gw_wait *w)
+{
+	struct gw_host_in *e = acquire_in(h, &hello->migration);
+	struct gw_error err;
+
+	if (gw_peer_welcome(fd, hello, w) < 0) {
+		close(fd);
+	} else if (e) {
+		gw_in_recover(e->in, fd);
+	} else if (owns(h, &hello->migration)) {
+		reply_complete(fd, w);
+		close(fd);
+	} else {
+		gw_error_set(&err, ENOENT, "host %s knows nothing of this migration", h->config->name);
+		gw_peer_send_failed(fd, &err, w);
+		close(fd);
+	}
+	if (e)
+		release_in(h, e);
 }
 
 /* Each takes the fd. */
@@ -462,6 +511,7 @@ static void (*const roles[])(struct gw_host *h, int fd, const struct gw_wire_hel
 	[GW_WIRE_ROLE_DATA] = serve_data,
 	[GW_WIRE_ROLE_ASK] = serve_ask,
 	[GW_WIRE_ROLE_TELL] = serve_tell,
+	[GW_WIRE_ROLE_RECOVER] = serve_recover,
 };
 
 static void *serve_connection(void *arg)
@@ -526,9 +576,20 @@ int gw_host_resume_incoming(struct gw_host *h, struct gw_host_vm *v, enum gw_tar
 		return r;
 	}
 	run->host = h;
+	if (ev == GW_TARGET_EV_RESTARTED_OWING || ev == GW_TARGET_EV_RESTARTED_RUNNING_OWING) {
+		char path[256];
+
+		gw_host_states_path(h, v, path, sizeof(path));
+		r = gw_in_restore_postcopy(run->in, path, err);
+		if (r < 0) {
+			gw_in_free(run->in);
+			free(run);
+			return gw_error_prefix(err, "memory is still owed to VM %s, which waits for it", v->name);
+		}
+	}
 	{
 		GW_LOCKED(&h->lock);
-		v->busy = GW_BUSY_INCOMING;
+		v->busy = ev == GW_TARGET_EV_RESTARTED_RUNNING_OWING ? GW_BUSY_FETCHING : GW_BUSY_INCOMING;
 		v->in = run->in;
 	}
 	r = gw_host_thread(h, resumed_thread, run);

@@ -23,6 +23,7 @@ enum gw_busy {
 	GW_BUSY_STOPPING,
 	GW_BUSY_OUTGOING,
 	GW_BUSY_INCOMING,
+	GW_BUSY_FETCHING, /* runs here, and memory still follows from where it came from */
 };
 
 struct gw_host_vm {
@@ -100,6 +101,9 @@ int gw_host_add_vm(struct gw_host *h, const struct gw_vm_def *def, struct gw_hos
 void gw_host_drop_vm(struct gw_host *h, struct gw_host_vm *v, bool forget);
 void gw_host_watch_vm(struct gw_host *h, struct gw_host_vm *v);
 int gw_host_save_definition(struct gw_host_vm *v, struct gw_error *err); /* lock not held */
+/* Where the states of its pages are kept while they are owed: in its run folder. */
+void gw_host_states_path(const struct gw_host *h, const struct gw_host_vm *v, char *ret, size_t len);
+void gw_host_note_ended(struct gw_host_vm *v);
 /* Runs fn(arg) in a detached thread that the host's stop waits for. Lock not held. */
 int gw_host_thread(struct gw_host *h, void *(*fn)(void *), void *arg);
 void gw_host_thread_ended(struct gw_host *h);

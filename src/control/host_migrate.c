@@ -362,6 +362,9 @@ static int find_idle(struct gw_host *h, const char *name, struct gw_host_vm **re
 		                    name);
 	if (v->busy == GW_BUSY_OUTGOING)
 		return gw_error_set(err, EBUSY, "VM '%s' is being moved already (job %s)", name, v->job);
+	if (v->busy == GW_BUSY_FETCHING)
+		return gw_error_set(err, EBUSY, "memory of VM '%s' still follows from the host it came from; it can be moved when "
+		                    "that is over", name);
 	if (v->busy != GW_IDLE_VM)
 		return gw_error_set(err, EBUSY, "VM '%s' is being started, stopped or received just now", name);
 	*ret = v;

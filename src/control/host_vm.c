@@ -18,6 +18,7 @@ static const char *const busy_words[] = {
 	[GW_BUSY_STARTING] = "starting",
 	[GW_BUSY_OUTGOING] = "migrating",
 	[GW_BUSY_INCOMING] = "incoming",
+	[GW_BUSY_FETCHING] = "running",
 };
 
 static const char *const status_words[] = {
@@ -68,6 +69,8 @@ static json_t *vm_json(const struct gw_host_vm *v, enum gw_vm_status status)
 	              v->def->machine ? v->def->machine : "", "backing", backing_names[v->def->backing], "pid",
 	              v->vm && !v->ended ? (int)v->vm->ops->pid(v->vm) : 0, "epoch", (json_int_t)v->record.epoch, "run_dir",
 	              run, "console", v->vm ? path : "", "channels", channels, "started", v->started, "note", v->note);
+	if (v->busy == GW_BUSY_FETCHING && v->in)
+		json_object_set_new(j, "owed_bytes", json_integer((json_int_t)(gw_in_owed_pages(v->in) << 12)));
 	json_object_set_new(j, "job", v->job[0] ? json_string(v->job) : json_null());
 	return j;
 }
@@ -234,6 +237,9 @@ static int busy_error(const struct gw_host_vm *v, struct gw_error *err)
 		return gw_error_set(err, EBUSY, "VM '%s' is migrating ('godwit cancel %s' ends that)", v->name, v->job);
 	if (v->busy == GW_BUSY_INCOMING)
 		return gw_error_set(err, EBUSY, "VM '%s' is arriving from another host", v->name);
+	if (v->busy == GW_BUSY_FETCHING)
+		return gw_error_set(err, EBUSY, "memory of VM '%s' still follows from the host it came from (--force ends it)",
+		                    v->name);
 	return gw_error_set(err, EBUSY, "VM '%s' is being %s", v->name,
 	                    v->busy == GW_BUSY_STARTING ? "started" : "stopped");
 }
@@ -250,6 +256,29 @@ static int power_off(struct gw_host_vm *v, gw_time_ns timeout, struct gw_error *
 	return 0;
 }
 
+/* The end of its process is the end of its migration too, which tells the source and lets go of the VM; then it is like
+ * any other whose process has ended. Lock held, let go meanwhile. */
+static int end_fetching(struct gw_host *h, struct gw_host_vm *v, const char *name, struct gw_error *err)
+{
+	gw_time_ns deadline = gw_deadline_in(10 * GW_NS_PER_S);
+	int r;
+
+	v->pins++;
+	pthread_mutex_unlock(&h->lock);
+	r = v->vm->ops->destroy(v->vm, err);
+	pthread_mutex_lock(&h->lock);
+	v->pins--;
+	pthread_cond_broadcast(&h->changed);
+	while (r == 0 && (v = gw_host_find_vm(h, name)) && v->busy == GW_BUSY_FETCHING)
+		if (gw_cond_wait(&h->changed, &h->lock, deadline) < 0)
+			return gw_error_set(err, ETIMEDOUT, "VM '%s' is ended, but its migration does not end", name);
+	if (r < 0 || !v)
+		return r;
+	gw_log_info(v->name, "stopped");
+	gw_host_drop_vm(h, v, true);
+	return 0;
+}
+
 int gw_host_vm_stop(struct gw_host *h, const char *name, bool force, gw_time_ns timeout, struct gw_error *err)
 {
 	struct gw_host_vm *v;
@@ -260,6 +289,8 @@ int gw_host_vm_stop(struct gw_host *h, const char *name, bool force, gw_time_ns 
 		v = gw_host_find_vm(h, name);
 		if (!v)
 			return no_such_vm(name, err);
+		if (v->busy == GW_BUSY_FETCHING && force)
+			return end_fetching(h, v, name, err);
 		if (v->busy != GW_IDLE_VM)
 			return busy_error(v, err);
 		v->busy = GW_BUSY_STOPPING;

@@ -9,6 +9,7 @@
 #define GW_HYPERVISOR_HYPERVISOR_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -24,6 +25,10 @@ struct gw_ram_region {
 	uint64_t size_bytes;
 	uint64_t page_size_bytes; /* of the backing: 4096 (shmem, THP too) or the hugetlb page size */
 	uint64_t hva;             /* address of the mapping in the VMM's process; 0 when not known */
+};
+
+struct gw_hva_range {
+	uint64_t hva, len;
 };
 
 enum gw_vm_status {
@@ -52,6 +57,16 @@ struct gw_hypervisor_ops {
 
 	/* A fresh userfaultfd of the VMM's address space; UFFDIO_API not yet called. Caller closes. */
 	int (*userfaultfd)(struct gw_vm *vm, int *ret_fd, struct gw_error *err);
+
+	/* For post-copy: as userfaultfd, but the VMM's process keeps it open too until drop: a thread that touches a
+	 * missing page waits for it even when every other process is gone. *ret_fresh false: made by an earlier call,
+	 * with UFFDIO_API done and ranges registered. */
+	int (*keep_userfaultfd)(struct gw_vm *vm, int *ret_fd, bool *ret_fresh, struct gw_error *err);
+	int (*drop_userfaultfd)(struct gw_vm *vm, struct gw_error *err);
+	/* Takes ranges of RAM (hva, whole pages) out of the VMM's page tables; contents stay in the file. */
+	int (*unmap_pages)(struct gw_vm *vm, const struct gw_hva_range *ranges, size_t n, struct gw_error *err);
+	/* Has the kernel gather [hva, hva+len) into huge mappings again where the backing has huge pages. */
+	int (*collapse)(struct gw_vm *vm, uint64_t hva, uint64_t len, struct gw_error *err);
 
 	/* Has the VMM's own process populate the page tables for [hva, hva+len) for writing. -ECANCELED once cancel_fd
 	 * (-1: none) is readable; what was asked for may still be done then. */

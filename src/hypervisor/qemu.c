@@ -279,12 +279,11 @@ static int adopt(struct gw_qemu *q, struct gw_error *err)
 	return gw_qemu_record_write(q->run_dir, &q->rec, err);
 }
 
-/* The earlier daemon may have died before this. While a migration is under way QEMU refuses, and it can
- * only be under way when it was done. A QEMU that does not answer is adopted all the same: it can be
- * destroyed, and later operations connect again. */
-static void configure_again(struct gw_qemu *q)
+/* While a migration is under way QEMU refuses, and it can only be under way when it was done. A QEMU that does not answer
+ * is adopted all the same: it can be destroyed, and later operations connect again. */
+void gw_qemu_configure_adopted(struct gw_vm *vm)
 {
-	gw_qemu_configure(q, gw_deadline_in(GW_QEMU_ANSWER_NS), NULL);
+	gw_qemu_configure(gw_qemu_of(vm), gw_deadline_in(GW_QEMU_ANSWER_NS), NULL);
 }
 
 int gw_qemu_adopt(const struct gw_qemu_host *host, const struct gw_vm_def *def, struct gw_vm **ret,
@@ -300,7 +299,6 @@ int gw_qemu_adopt(const struct gw_qemu_host *host, const struct gw_vm_def *def, 
 		q->vm.ops->free(&q->vm);
 		return r;
 	}
-	configure_again(q);
 	*ret = &q->vm;
 	return 0;
 }

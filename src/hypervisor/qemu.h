@@ -61,10 +61,14 @@ int gw_qemu_await(struct gw_vm *vm, gw_time_ns deadline, struct gw_error *err);
 int gw_qemu_start(const struct gw_qemu_host *host, const struct gw_qemu_start *how,
                   gw_time_ns deadline, struct gw_vm **ret, struct gw_error *err);
 
-/* Connects again to a QEMU started earlier by this daemon, from the files in its run folder.
+/* Finds a QEMU started earlier by this daemon, from the files in its run folder. It is not asked anything: it may be
+ * waiting for a page.
  * -ESRCH when it is gone (pid and start time are compared); then gw_qemu_sweep() removes the rest. */
 int gw_qemu_adopt(const struct gw_qemu_host *host, const struct gw_vm_def *def, struct gw_vm **ret,
                   struct gw_error *err);
+
+/* Of an adopted one, as soon as it can answer: the earlier daemon may have died before it had set what migrations need. */
+void gw_qemu_configure_adopted(struct gw_vm *vm);
 
 /* Removes what a dead VM `name` left (run folder, RAM files). */
 int gw_qemu_sweep(const struct gw_qemu_host *host, const struct gw_vm_def *def, struct gw_error *err);

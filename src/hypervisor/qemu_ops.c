@@ -298,6 +298,38 @@ static int op_populate(struct gw_vm *vm, uint64_t hva, uint64_t len, int cancel_
 	return r < 0 ? gw_qemu_explain(q, r, "cannot populate its page tables", err) : 0;
 }
 
+static int op_keep_userfaultfd(struct gw_vm *vm, int *ret_fd, bool *ret_fresh, struct gw_error *err)
+{
+	struct gw_qemu *q = gw_qemu_of(vm);
+	int r = gw_shim_keep_userfaultfd(q->shim_socket, gw_deadline_in(GW_QEMU_ANSWER_NS), ret_fd, ret_fresh, err);
+
+	return r < 0 ? gw_qemu_explain(q, r, "cannot have its missing pages fetched", err) : 0;
+}
+
+static int op_drop_userfaultfd(struct gw_vm *vm, struct gw_error *err)
+{
+	struct gw_qemu *q = gw_qemu_of(vm);
+	int r = gw_shim_drop_userfaultfd(q->shim_socket, gw_deadline_in(GW_QEMU_ANSWER_NS), err);
+
+	return r < 0 ? gw_qemu_explain(q, r, "keeps its userfaultfd", err) : 0;
+}
+
+static int op_unmap_pages(struct gw_vm *vm, const struct gw_hva_range *ranges, size_t n, struct gw_error *err)
+{
+	struct gw_qemu *q = gw_qemu_of(vm);
+	int r = gw_shim_unmap_pages(q->shim_socket, ranges, n, gw_deadline_in(GW_QEMU_ANSWER_NS), err);
+
+	return r < 0 ? gw_qemu_explain(q, r, "cannot let go of stale pages", err) : 0;
+}
+
+static int op_collapse(struct gw_vm *vm, uint64_t hva, uint64_t len, struct gw_error *err)
+{
+	struct gw_qemu *q = gw_qemu_of(vm);
+	int r = gw_shim_collapse(q->shim_socket, hva, len, gw_deadline_in(POPULATE_BASE_NS), err);
+
+	return r < 0 ? gw_qemu_explain(q, r, "cannot gather its memory into huge pages", err) : 0;
+}
+
 /* ---- the rest ---- */
 
 static int simple(struct gw_qemu *q, const char *command, json_t *arguments, struct gw_error *err)
@@ -415,6 +447,10 @@ const struct gw_hypervisor_ops gw_qemu_ops = {
 	.pid = op_pid,
 	.ram = op_ram,
 	.userfaultfd = op_userfaultfd,
+	.keep_userfaultfd = op_keep_userfaultfd,
+	.drop_userfaultfd = op_drop_userfaultfd,
+	.unmap_pages = op_unmap_pages,
+	.collapse = op_collapse,
 	.populate = op_populate,
 	.pause = gw_qemu_pause,
 	.resume = gw_qemu_resume,

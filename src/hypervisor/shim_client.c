@@ -98,6 +98,52 @@ int gw_shim_userfaultfd(const char *path, gw_time_ns deadline, int *ret_fd, stru
 	return 0;
 }
 
+int gw_shim_keep_userfaultfd(const char *path, gw_time_ns deadline, int *ret_fd, bool *ret_fresh,
+                             struct gw_error *err)
+{
+	struct gw_shim_request request = { .magic = GW_SHIM_MAGIC, .command = GW_SHIM_KEEP_USERFAULTFD };
+	uint64_t fresh = 0;
+	int fd = -1;
+	int r = ask(path, &request, deadline, -1, &fresh, &fd, "keep a userfaultfd", err);
+
+	if (r < 0)
+		return r;
+	if (fd < 0)
+		return gw_error_set(err, -EPROTO, "the preloaded library at %s sent no userfaultfd", path);
+	*ret_fd = fd;
+	*ret_fresh = fresh != 0;
+	return 0;
+}
+
+int gw_shim_drop_userfaultfd(const char *path, gw_time_ns deadline, struct gw_error *err)
+{
+	struct gw_shim_request request = { .magic = GW_SHIM_MAGIC, .command = GW_SHIM_DROP_USERFAULTFD };
+
+	return ask(path, &request, deadline, -1, NULL, NULL, "drop its userfaultfd", err);
+}
+
+int gw_shim_unmap_pages(const char *path, const struct gw_hva_range *ranges, size_t n, gw_time_ns deadline,
+                        struct gw_error *err)
+{
+	gw_autofd int sock = -1;
+	int r = gw_unix_connect(path, &sock);
+
+	for (size_t i = 0; i < n && r == 0; i++) {
+		struct gw_shim_request request = { .magic = GW_SHIM_MAGIC, .command = GW_SHIM_UNMAP_PAGES,
+			                           .address = ranges[i].hva, .length = ranges[i].len };
+		struct gw_shim_reply reply;
+		gw_autofd int fd = -1;
+
+		if (send(sock, &request, sizeof(request), MSG_NOSIGNAL) != (ssize_t)sizeof(request))
+			r = -errno;
+		if (r == 0)
+			r = receive_reply(sock, deadline, -1, &reply, &fd);
+		if (r == 0)
+			r = reply.result;
+	}
+	return r < 0 ? gw_error_set_errno(err, r, "the VMM cannot take pages out of its page tables") : 0;
+}
+
 int gw_shim_populate(const char *path, uint64_t hva, uint64_t len, gw_time_ns deadline, int cancel_fd,
                      struct gw_error *err)
 {

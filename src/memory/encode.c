@@ -17,19 +17,19 @@ static void add_raw(struct gw_batch *b, const struct gw_ram *ram, uint64_t first
 		b->iov[b->n_iov++] = (struct iovec){ at, n << GW_PAGE_SHIFT };
 }
 
-/* Cuts [first, first+n) into raw and zero runs until the batch is full. Returns the pages taken. */
-static uint64_t add_pages(struct gw_batch *b, const struct gw_ram *ram, uint64_t first, uint64_t n,
+/* Cuts [first, first+n) into raw and zero runs (`whole`: into raw ones) until the batch is full. Returns the pages taken. */
+static uint64_t add_pages(struct gw_batch *b, const struct gw_ram *ram, uint64_t first, uint64_t n, bool whole,
                           unsigned *n_runs, uint64_t *payload_pages)
 {
 	uint64_t done = 0;
 
 	while (done < n && *n_runs < GW_WIRE_RUNS_MAX && *payload_pages < GW_WIRE_BATCH_PAGES_MAX) {
 		const uint8_t *at = ram->base + ((first + done) << GW_PAGE_SHIFT);
-		bool zero = gw_page_is_zero(at);
+		bool zero = !whole && gw_page_is_zero(at);
 		uint64_t room = zero ? n - done : GW_MIN(n - done, GW_WIRE_BATCH_PAGES_MAX - *payload_pages);
 		uint64_t len = 1;
 
-		while (len < room && gw_page_is_zero(at + (len << GW_PAGE_SHIFT)) == zero)
+		while (len < room && (!whole && gw_page_is_zero(at + (len << GW_PAGE_SHIFT))) == zero)
 			len++;
 		b->runs[(*n_runs)++] = (struct gw_wire_run){
 			.first_page = htole64(first + done),
@@ -84,7 +84,7 @@ bool gw_encode_next(struct gw_encode_cursor *c, struct gw_batch *b)
 			c->at = stripe_end;
 			continue;
 		}
-		n = add_pages(b, c->ram, first, n, &n_runs, &payload_pages);
+		n = add_pages(b, c->ram, first, n, false, &n_runs, &payload_pages);
 		b->pages += n;
 		c->at = first + n;
 	}
@@ -92,6 +92,23 @@ bool gw_encode_next(struct gw_encode_cursor *c, struct gw_batch *b)
 		return false;
 	finish(b, GW_WIRE_BATCH_PAGES, c->region, c->pass, n_runs, payload_pages);
 	return true;
+}
+
+void gw_encode_owed(struct gw_batch *b, const struct gw_ram *ram, uint32_t region, uint64_t base, const uint64_t *words,
+                    unsigned n_words, bool whole)
+{
+	const struct gw_bitmap pages = { .words = (uint64_t *)words, .nbits = (size_t)n_words * 64 };
+	uint64_t payload_pages = 0;
+	unsigned n_runs = 0;
+	size_t at = 0, first, n;
+
+	b->pages = b->zero_pages = 0;
+	b->n_iov = 2;
+	while (gw_bitmap_next_run(&pages, at, pages.nbits, pages.nbits, &first, &n)) {
+		b->pages += add_pages(b, ram, base + first, n, whole, &n_runs, &payload_pages);
+		at = first + n;
+	}
+	finish(b, GW_WIRE_BATCH_OWED, region, 0, n_runs, payload_pages);
 }
 
 void gw_encode_barrier(struct gw_batch *b, uint32_t pass)

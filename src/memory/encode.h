@@ -33,6 +33,11 @@ struct gw_encode_cursor {
  * are read by the kernel later: a change in between is written again in the next pass (see trace.c). */
 bool gw_encode_next(struct gw_encode_cursor *c, struct gw_batch *batch);
 
+/* An OWED batch of the pages whose bits are set in words[0..n_words): bit 0 of words[0] is page `base`. At most
+ * GW_WIRE_BATCH_PAGES_MAX pages. `whole`: no zero test, for the parts of a large page that must not come apart. */
+void gw_encode_owed(struct gw_batch *batch, const struct gw_ram *ram, uint32_t region, uint64_t base, const uint64_t *words,
+                    unsigned n_words, bool whole);
+
 /* A barrier: the end of `pass` on a channel. */
 void gw_encode_barrier(struct gw_batch *batch, uint32_t pass);
 

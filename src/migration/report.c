@@ -43,6 +43,18 @@ static json_t *verify_json(const struct gw_report *r)
 	                 (json_int_t)r->verify_ns);
 }
 
+static json_t *postcopy_json(const struct gw_report *r)
+{
+	if (!r->postcopy.owed_bytes)
+		return json_null();
+	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:i}", "owed_bytes", (json_int_t)r->postcopy.owed_bytes,
+	                 "wire_bytes", (json_int_t)r->postcopy.wire_bytes, "demanded", (json_int_t)r->postcopy.demanded,
+	                 "demanded_bytes", (json_int_t)r->postcopy.demanded_bytes, "fault_p50_ns",
+	                 (json_int_t)r->postcopy.fault_p50_ns, "fault_p99_ns", (json_int_t)r->postcopy.fault_p99_ns,
+	                 "fault_max_ns", (json_int_t)r->postcopy.fault_max_ns, "duration_ns",
+	                 (json_int_t)r->postcopy.duration_ns, "links_made_again", (int)r->postcopy.links_made_again);
+}
+
 json_t *gw_report_json(const struct gw_report *r)
 {
 	unsigned listed = GW_MIN(r->n_passes, GW_REPORT_PASSES_MAX);
@@ -50,12 +62,12 @@ json_t *gw_report_json(const struct gw_report *r)
 
 	for (unsigned i = 0; i < listed; i++)
 		json_array_append_new(passes, pass_json(&r->passes[i], &r->decisions[i]));
-	return json_pack("{s:I, s:I, s:I, s:I, s:i, s:s, s:o, s:o, s:o, s:o, s:o, s:s, s:s}", "total_ns",
+	return json_pack("{s:I, s:I, s:I, s:I, s:i, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:s, s:s}", "total_ns",
 	                 (json_int_t)((r->finished ? r->finished : gw_now_ns()) - r->started), "downtime_ns",
 	                 (json_int_t)r->downtime_ns, "wire_bytes", (json_int_t)r->wire_bytes, "ram_bytes",
 	                 (json_int_t)r->ram_used_bytes, "channels", (int)r->channels, "tracing",
 	                 r->tracing ? r->tracing : "", "setup", phases_json(&r->setup), "passes", passes, "downtime",
-	                 phases_json(&r->downtime), "cleanup", phases_json(&r->cleanup), "verify", verify_json(r),
+	                 phases_json(&r->downtime), "cleanup", phases_json(&r->cleanup), "postcopy", postcopy_json(r), "verify", verify_json(r),
 	                 "decision", r->why, "mode", r->mode == GW_MODE_AUTO ? "" : gw_mode_name(r->mode));
 }
 

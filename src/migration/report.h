@@ -39,6 +39,17 @@ struct gw_report {
 	struct gw_pass_stats passes[GW_REPORT_PASSES_MAX];
 	struct gw_decision decisions[GW_REPORT_PASSES_MAX];
 
+	/* Post-copy; owed_bytes 0: there was none. */
+	struct {
+		uint64_t owed_bytes;      /* at the switch */
+		uint64_t wire_bytes;      /* of what followed */
+		uint64_t demanded;        /* faults that waited for the source */
+		uint64_t demanded_bytes;  /* sent for them, neighbours included */
+		gw_time_ns fault_p50_ns, fault_p99_ns, fault_max_ns;
+		gw_time_ns duration_ns;   /* the target ran and still depended on the source (N12) */
+		unsigned links_made_again;
+	} postcopy;
+
 	bool verified, verify_equal;
 	uint64_t verify_pages, verify_different_pages;
 	gw_time_ns verify_ns;

@@ -244,6 +244,24 @@ enum gw_answer gw_out_answer(struct gw_out *o)
 	return gw_source_answer(&o->machine);
 }
 
+/* What is owed counts as a pass of its own. Lock held. */
+static void push_progress(struct gw_out *o, struct gw_progress *ret)
+{
+	struct gw_push_stats s;
+	gw_time_ns elapsed = gw_now_ns() - o->push_began;
+
+	gw_push_stats(o->push, &s);
+	ret->transferred_bytes += s.wire_bytes;
+	ret->pass_total_bytes = o->report.postcopy.owed_bytes;
+	ret->pass_done_bytes = ret->pass_total_bytes - GW_MIN(s.left_pages << GW_PAGE_SHIFT, ret->pass_total_bytes);
+	ret->dirty_rate_Bps = 0;
+	ret->predicted_downtime_ns = o->report.downtime_ns ? o->report.downtime_ns : ret->predicted_downtime_ns;
+	if (elapsed > 10 * GW_NS_PER_MS && s.wire_bytes) {
+		ret->rate_Bps = (uint64_t)((double)s.wire_bytes * 1e9 / (double)elapsed);
+		ret->eta_ns = (gw_time_ns)((double)(s.left_pages << GW_PAGE_SHIFT) / (double)GW_MAX(ret->rate_Bps, 1u) * 1e9);
+	}
+}
+
 void gw_out_progress(struct gw_out *o, struct gw_progress *ret)
 {
 	struct gw_sender_stats now = { 0 };
@@ -251,11 +269,17 @@ void gw_out_progress(struct gw_out *o, struct gw_progress *ret)
 
 	GW_LOCKED(&o->lock);
 	*ret = o->progress;
+	if (o->sender_live) {
+		gw_sender_progress(o->sender, &now);
+		ret->transferred_bytes += now.wire_bytes;
+	}
+	if (o->push) {
+		push_progress(o, ret);
+		return;
+	}
 	if (!o->sender_live)
 		return;
-	gw_sender_progress(o->sender, &now);
 	elapsed = gw_now_ns() - o->pass_began;
-	ret->transferred_bytes = now.wire_bytes;
 	ret->pass_done_bytes = (now.pages - o->pass_base.pages) << GW_PAGE_SHIFT;
 	if (elapsed > 10 * GW_NS_PER_MS && now.wire_bytes > o->pass_base.wire_bytes)
 		ret->rate_Bps = (uint64_t)((double)(now.wire_bytes - o->pass_base.wire_bytes) * 1e9 / (double)elapsed);

@@ -127,15 +127,18 @@ static enum gw_source_event do_stop_and_send(struct gw_out *o)
 /* In SENT with nothing to do: the target's word. */
 static enum gw_source_event await_ready(struct gw_out *o)
 {
-	int r = gw_out_await_ready(o, &o->failure);
+	bool owing = false;
+	int r = gw_out_await_ready(o, &owing, &o->failure);
 
 	if (r == -EREMOTE)
 		return GW_SOURCE_EV_TARGET_LOST;
-	return r < 0 ? failed(o, r) : GW_SOURCE_EV_READY;
+	if (r < 0)
+		return failed(o, r);
+	return owing ? GW_SOURCE_EV_READY_OWING : GW_SOURCE_EV_READY;
 }
 
 /* COMMIT over the control connection first, over a new one when that is lost. */
-static int commit_over_control(struct gw_out *o, struct gw_error *err)
+static int commit_over_control(struct gw_out *o, enum gw_source_event *ret, struct gw_error *err)
 {
 	struct gw_wire_commit commit = { .epoch = htole64(o->config.epoch + 1) };
 	struct gw_wire_running running;
@@ -151,10 +154,14 @@ static int commit_over_control(struct gw_out *o, struct gw_error *err)
 	memcpy(&running, body, sizeof(running));
 	record_ns = (gw_time_ns)le64toh(running.record_ns);
 	resume_ns = (gw_time_ns)le64toh(running.resume_ns);
+	*ret = running.owed_pages ? GW_SOURCE_EV_RUNNING_OWED : GW_SOURCE_EV_RUNNING;
+	if (o->target_ran) /* said again, on a new link */
+		return 0;
 	gw_out_phase(o, downtime, "resume at the target", resume_ns);
 	gw_out_phase(o, downtime, "target's word that it runs", gw_now_ns() - t0 - record_ns - resume_ns);
+	o->target_ran = gw_now_ns();
 	GW_LOCKED(&o->lock);
-	o->report.downtime_ns = gw_now_ns() - record_ns - o->stop_began;
+	o->report.downtime_ns = o->target_ran - record_ns - o->stop_began;
 	return 0;
 }
 
@@ -171,10 +178,14 @@ static enum gw_source_event do_send_commit(struct gw_out *o)
 	enum gw_source_event ev;
 	int r;
 
+	/* A target that lacks pages may not even be able to say that it runs before it gets them. */
+	if (o->control_fd < 0 && o->machine.owes)
+		(void)gw_out_recover(o, &err);
 	if (o->control_fd >= 0) {
-		r = commit_over_control(o, &err);
+		r = commit_over_control(o, &ev, &err);
 		if (r == 0)
-			return GW_SOURCE_EV_RUNNING;
+			return ev;
+		gw_out_close_links(o);
 		close(gw_steal_fd(&o->control_fd));
 	} else {
 		r = gw_out_tell(o, GW_WIRE_ANSWER_COMMIT, &ev, &err);
@@ -187,6 +198,32 @@ static enum gw_source_event do_send_commit(struct gw_out *o)
 		               o->config.target_name, gw_error_text(&err));
 		o->next_complaint = gw_deadline_in(COMPLAIN_NS);
 	}
+	ev = gw_out_take_posted(o);
+	return ev == GW_OUT_NO_EVENT ? GW_SOURCE_EV_FAILED : ev;
+}
+
+static enum gw_source_event do_serve(struct gw_out *o)
+{
+	struct gw_error err = GW_ERROR_INIT;
+	enum gw_source_event ev;
+	int r;
+
+	gw_out_set_step(o, "the guest runs at the target; the rest of its memory follows");
+	if (o->push)
+		gw_push_background(o->push);
+	(void)gw_fault("source-serving");
+	r = gw_out_serve(o, &ev, &err);
+	if (r == 0)
+		return ev;
+	if (r == -ENODATA)
+		return GW_SOURCE_EV_IMAGE_LOST;
+	if (gw_now_ns() >= o->next_complaint) {
+		gw_log_warning(o->config.vm_name, "the guest runs on %s, and the link over which the rest of its memory follows is "
+		               "lost: %s (it is made again; nothing is lost)", o->config.target_name, gw_error_text(&err));
+		o->next_complaint = gw_deadline_in(COMPLAIN_NS);
+	}
+	gw_out_set_step(o, "the link is lost; the guest at the target waits for memory");
+	pause_before_retry(o);
 	ev = gw_out_take_posted(o);
 	return ev == GW_OUT_NO_EVENT ? GW_SOURCE_EV_FAILED : ev;
 }
@@ -232,7 +269,7 @@ static enum gw_source_event do_cancel_save(struct gw_out *o)
 	struct gw_vm *vm = o->save_begun ? o->config.vm : NULL;
 	int r = vm ? -EAGAIN : 0;
 
-	gw_out_close_pipeline(o);
+	gw_out_close_links(o); /* RAM stays mapped: with pages owed it is the half of an image */
 	/* Resuming beside a save that goes on could leave the guest paused for ever: no way on before its end. */
 	while (r < 0) {
 		struct gw_error err = GW_ERROR_INIT;
@@ -336,6 +373,7 @@ static const struct {
 	{ GW_SOURCE_DO_RESUME, do_resume, "resuming the guest here" },
 	{ GW_SOURCE_DO_SEND_ABORT, do_send_abort, "telling the target" },
 	{ GW_SOURCE_DO_DESTROY, do_destroy, "removing the VM here" },
+	{ GW_SOURCE_DO_SERVE, do_serve, "the guest runs at the target; the rest of its memory follows" },
 	{ GW_SOURCE_DO_ALARM, do_alarm, "waiting for an operator or a store that can be written" },
 	{ GW_SOURCE_DO_ASK, do_ask, "asking the target whether it holds the whole VM" },
 };

@@ -9,6 +9,7 @@
 #include "base/io.h"
 #include "memory/ram.h"
 #include "migration/source.h"
+#include "pipeline/push.h"
 #include "pipeline/source.h"
 #include "wire/codec.h"
 
@@ -30,8 +31,13 @@ struct gw_out {
 	struct gw_ram ram[GW_RAM_REGIONS_MAX];
 	struct gw_bitmap pending[GW_RAM_REGIONS_MAX];
 	unsigned n_regions;
+	unsigned n_channel_fds; /* the demand channel included */
 	struct gw_trace *trace;
 	struct gw_sender *sender;
+	struct gw_push *push; /* set and cleared under lock: progress looks at it */
+	gw_time_ns push_began;
+	uint64_t owed_pages;
+	gw_time_ns target_ran;
 	struct gw_convergence convergence;
 	uint32_t pass;
 	bool postcopy; /* once gw_out_copy is over: o->pending is owed at the switch, and follows */
@@ -80,14 +86,26 @@ int gw_out_map_ram(struct gw_out *o, struct gw_error *err);       /* source_setu
 int gw_out_start_tracing(struct gw_out *o, struct gw_error *err); /* source_copy.c */
 int gw_out_copy(struct gw_out *o, struct gw_error *err);          /* source_copy.c: until it converged */
 int gw_out_stop_and_send(struct gw_out *o, struct gw_error *err); /* source_switch.c */
-int gw_out_await_ready(struct gw_out *o, struct gw_error *err);
+int gw_out_await_ready(struct gw_out *o, bool *ret_owing, struct gw_error *err);
 int gw_out_verify(struct gw_out *o, struct gw_error *err);        /* source_verify.c */
 /* Collects what was written into o->pending and counts it in bytes. */
 int gw_out_collect(struct gw_out *o, bool quick, uint64_t *ret_bytes, struct gw_error *err); /* source_copy.c */
 /* The next pass: begins to send o->pending; waits until it is sent, and clears it. */
 void gw_out_begin_pass(struct gw_out *o);
 int gw_out_finish_pass(struct gw_out *o, struct gw_sender_stats *ret, struct gw_error *err);
-/* Ends channels, threads and tracing. */
+/* source_postcopy.c: the list of what is owed (o->pending); demands are served, the background waits; a new link in
+ * place of a lost one, and all that the target lacks pushed over it; serving until *ret says what happened. */
+int gw_out_send_owed(struct gw_out *o, struct gw_error *err);
+int gw_out_begin_push(struct gw_out *o, struct gw_error *err);
+int gw_out_recover(struct gw_out *o, struct gw_error *err);
+int gw_out_serve(struct gw_out *o, enum gw_source_event *ret, struct gw_error *err);
+
+/* source_setup.c */
+int gw_out_connect(struct gw_out *o, enum gw_wire_role role, int *ret_fd, struct gw_error *err);
+int gw_out_open_channels(struct gw_out *o, unsigned n, struct gw_error *err);
+/* Ends connections, threads and tracing; RAM stays mapped. */
+void gw_out_close_links(struct gw_out *o);
+/* That, and RAM. The control connection stays. */
 void gw_out_close_pipeline(struct gw_out *o);
 
 #endif

@@ -11,6 +11,8 @@
 #include "transport/peer.h"
 #include "transport/tcp.h"
 
+#define CONNECT_NS (5 * GW_NS_PER_S)
+
 static int connect_and_greet(const char *address, const struct gw_wire_hello *hello, const struct gw_wait *w,
                              int *ret_fd, struct gw_error *err)
 {
@@ -73,6 +75,8 @@ static int send_prepare(struct gw_out *o, struct gw_error *err)
 	json_object_set_new(j, "source_port", json_integer(o->config.self_port));
 	json_object_set_new(j, "channels", json_integer(o->config.channels));
 	json_object_set_new(j, "regions", regions_json(o));
+	json_object_set_new(j, "postcopy", json_boolean(o->config.convergence.mode != GW_MODE_PRECOPY));
+	json_object_set_new(j, "all_owed", json_boolean(o->config.convergence.mode == GW_MODE_POSTCOPY));
 	r = gw_peer_send_json(o->control_fd, GW_WIRE_PREPARE, j, &o->wait, err);
 	json_decref(j);
 	return r;
@@ -117,18 +121,28 @@ static int send_layout(struct gw_out *o, struct gw_error *err)
 	return gw_peer_send(o->control_fd, GW_WIRE_LAYOUT, e, n * sizeof(*e), &o->wait, err);
 }
 
-static int open_channels(struct gw_out *o, struct gw_error *err)
+int gw_out_connect(struct gw_out *o, enum gw_wire_role role, int *ret_fd, struct gw_error *err)
+{
+	struct gw_wait w = { .cancel_fd = o->cancel_fd, .idle_ns = CONNECT_NS };
+	struct gw_wire_hello hello;
+
+	gw_wire_hello_init(&hello, role, &o->config.id);
+	return connect_and_greet(o->config.target_address, &hello, &w, ret_fd, err);
+}
+
+int gw_out_open_channels(struct gw_out *o, unsigned n, struct gw_error *err)
 {
 	struct gw_wire_hello hello;
 
-	o->channel_fds = calloc(o->config.channels, sizeof(*o->channel_fds));
+	o->channel_fds = calloc(n, sizeof(*o->channel_fds));
 	if (!o->channel_fds)
 		return gw_error_set(err, ENOMEM, "out of memory");
-	for (unsigned i = 0; i < o->config.channels; i++)
+	o->n_channel_fds = n;
+	for (unsigned i = 0; i < n; i++)
 		o->channel_fds[i] = -1;
 	gw_wire_hello_init(&hello, GW_WIRE_ROLE_DATA, &o->config.id);
 	memcpy(hello.token, o->token, sizeof(hello.token));
-	for (unsigned i = 0; i < o->config.channels; i++) {
+	for (unsigned i = 0; i < n; i++) {
 		int r;
 
 		hello.channel = htole16((uint16_t)i);
@@ -145,6 +159,7 @@ static int await_prepared(struct gw_out *o, struct gw_error *err)
 	struct gw_wire_id token;
 	json_t *reply = NULL;
 	const char *text;
+	bool postcopy;
 	int r = gw_peer_expect_json(o->control_fd, GW_WIRE_PREPARED, &reply, &w, err);
 
 	if (r == -ETIMEDOUT)
@@ -153,24 +168,23 @@ static int await_prepared(struct gw_out *o, struct gw_error *err)
 		return r;
 	text = json_string_value(json_object_get(reply, "token"));
 	r = text ? gw_wire_id_parse(text, &token) : -EINVAL;
+	postcopy = json_is_true(json_object_get(reply, "postcopy"));
 	json_decref(reply);
 	if (r < 0)
 		return gw_error_set(err, EPROTO, "PREPARED message from the other host is malformed");
 	memcpy(o->token, token.bytes, sizeof(o->token));
+	o->config.convergence.postcopy_possible = postcopy;
 	return 0;
 }
 
 int gw_out_prepare(struct gw_out *o, struct gw_error *err)
 {
-	struct gw_wait connect_wait = { .cancel_fd = o->cancel_fd, .idle_ns = 5 * GW_NS_PER_S };
-	struct gw_wire_hello hello;
 	gw_time_ns t0 = gw_now_ns(), t1, t2;
 	int r = gw_out_map_ram(o, err);
 
 	if (r < 0)
 		return r;
-	gw_wire_hello_init(&hello, GW_WIRE_ROLE_CONTROL, &o->config.id);
-	r = connect_and_greet(o->config.target_address, &hello, &connect_wait, &o->control_fd, err);
+	r = gw_out_connect(o, GW_WIRE_ROLE_CONTROL, &o->control_fd, err);
 	if (r < 0)
 		return r;
 	t1 = gw_now_ns();
@@ -190,29 +204,48 @@ int gw_out_prepare(struct gw_out *o, struct gw_error *err)
 	t2 = gw_now_ns();
 	gw_out_phase(o, setup, "target creates the VM (tracing armed meanwhile)", t2 - t1);
 	(void)gw_fault("source-prepared");
-	r = open_channels(o, err);
+	r = gw_out_open_channels(o, o->config.channels + (o->config.convergence.postcopy_possible ? 1 : 0), err);
 	gw_out_phase(o, setup, "data channels", gw_now_ns() - t2);
 	return r;
 }
 
-void gw_out_close_pipeline(struct gw_out *o)
+void gw_out_close_links(struct gw_out *o)
 {
+	struct gw_push *push;
+
 	{
 		GW_LOCKED(&o->lock);
+		push = gw_steal(&o->push);
+		if (push) {
+			struct gw_push_stats s;
+
+			gw_push_stats(push, &s);
+			o->progress.transferred_bytes += s.wire_bytes;
+			o->report.wire_bytes += s.wire_bytes;
+			o->report.postcopy.wire_bytes += s.wire_bytes;
+			o->report.postcopy.demanded_bytes += s.demanded_pages << GW_PAGE_SHIFT;
+		}
 		if (o->sender_live) {
 			struct gw_sender_stats s;
 
 			gw_sender_progress(o->sender, &s);
-			o->progress.transferred_bytes = o->report.wire_bytes = s.wire_bytes;
+			o->progress.transferred_bytes += s.wire_bytes;
+			o->report.wire_bytes += s.wire_bytes;
 			o->sender_live = false;
 		}
 	}
+	gw_push_free(push);
 	gw_sender_free(gw_steal(&o->sender));
-	for (unsigned i = 0; o->channel_fds && i < o->config.channels; i++)
+	for (unsigned i = 0; o->channel_fds && i < o->n_channel_fds; i++)
 		if (o->channel_fds[i] >= 0)
 			close(o->channel_fds[i]);
 	free(gw_steal(&o->channel_fds));
 	gw_trace_free(gw_steal(&o->trace));
+}
+
+void gw_out_close_pipeline(struct gw_out *o)
+{
+	gw_out_close_links(o);
 	for (unsigned i = 0; i < o->n_regions; i++) {
 		gw_ram_unmap(&o->ram[i]);
 		gw_bitmap_done(&o->pending[i]);
@@ -221,13 +254,13 @@ void gw_out_close_pipeline(struct gw_out *o)
 }
 
 /* What a frame on a TELL connection means to the source. */
-static enum gw_source_event told(uint32_t type)
+static enum gw_source_event told(uint32_t type, const char *body)
 {
 	switch (type) {
 	case GW_WIRE_RUNNING:
-		return GW_SOURCE_EV_RUNNING;
+		return ((const struct gw_wire_running *)body)->owed_pages ? GW_SOURCE_EV_RUNNING_OWED : GW_SOURCE_EV_RUNNING;
 	case GW_WIRE_READY:
-		return GW_SOURCE_EV_READY;
+		return ((const struct gw_wire_ready *)body)->owed_pages ? GW_SOURCE_EV_READY_OWING : GW_SOURCE_EV_READY;
 	default:
 		return GW_SOURCE_EV_TARGET_LOST;
 	}
@@ -250,7 +283,7 @@ int gw_out_tell(struct gw_out *o, uint32_t value, enum gw_source_event *ret, str
 	if (r == 0)
 		r = gw_peer_recv(fd, &f, &body, &w, err);
 	if (r == 0)
-		*ret = told(f.type);
+		*ret = told(f.type, body);
 	return r;
 }
 

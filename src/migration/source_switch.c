@@ -122,6 +122,7 @@ static int send_state(struct gw_out *o, struct gw_error *err)
 		.pages = htole64(totals.pages),
 		.state_bytes = htole64(o->state_bytes),
 		.state_digest = htole64(XXH3_64bits(o->state, o->state_bytes)),
+		.owed_pages = htole64(o->owed_pages),
 	};
 	return gw_peer_send(o->control_fd, GW_WIRE_SENT, &sent, sizeof(sent), &o->wait, err);
 }
@@ -173,7 +174,7 @@ static int late_pages(struct gw_out *o, struct gw_error *err)
 
 static int announce_switch(struct gw_out *o, struct gw_error *err)
 {
-	struct gw_wire_pass body = { .pass = htole32(o->pass + 1) };
+	struct gw_wire_pass body = { .pass = htole32(o->pass + 1), .owing = htole32(o->postcopy) };
 
 	return gw_peer_send(o->control_fd, GW_WIRE_SWITCH, &body, sizeof(body), &o->wait, err);
 }
@@ -218,6 +219,44 @@ static int stop_save_send(struct gw_out *o, struct state_reader *state, struct g
 	return gw_fault("source-all-sent");
 }
 
+/* The guest stands still from here on: all that is left is owed, the VMM's own last writes included. */
+static int stop_save_owe(struct gw_out *o, struct state_reader *state, struct gw_error *err)
+{
+	struct gw_vm *vm = o->config.vm;
+	gw_time_ns t[5];
+	uint64_t bytes;
+	int r;
+
+	t[0] = o->stop_began = gw_now_ns();
+	r = vm->ops->pause(vm, gw_deadline_in(o->config.switch_timeout_ns), err);
+	t[1] = gw_now_ns();
+	if (r == 0)
+		r = gw_fault("source-stopped");
+	if (r == 0)
+		r = save_state(o, state, err);
+	t[2] = gw_now_ns();
+	if (r == 0)
+		r = gw_fault("source-state-saved");
+	if (r == 0)
+		r = gw_out_collect(o, false, &bytes, err);
+	if (r == 0)
+		r = gw_out_send_owed(o, err);
+	if (r == 0)
+		r = gw_out_begin_push(o, err);
+	t[3] = gw_now_ns();
+	if (r == 0)
+		r = send_state(o, err);
+	t[4] = gw_now_ns();
+	if (r < 0)
+		return r;
+	gw_push_background(o->push);
+	gw_out_phase(o, downtime, "stop", t[1] - t[0]);
+	gw_out_phase(o, downtime, "save device state", t[2] - t[1]);
+	gw_out_phase(o, downtime, "find and name owed pages", t[3] - t[2]);
+	gw_out_phase(o, downtime, "send device state", t[4] - t[3]);
+	return gw_fault("source-all-sent");
+}
+
 /* What the sockets still hold would have to be worked off in the guest's downtime, and so would page tables that are
  * not populated yet: before the pause the target says that it is done with both. */
 static int settle_target(struct gw_out *o, struct gw_error *err)
@@ -239,9 +278,8 @@ int gw_out_stop_and_send(struct gw_out *o, struct gw_error *err)
 	struct state_reader state;
 	int r = prepare_save(o, &state, err);
 
-	if (r == 0)
+	if (r == 0 && o->pass > 0) /* without a pass nothing has been sent */
 		r = settle_target(o, err);
-
 	if (r == 0)
 		r = gw_fault("source-stop-begin");
 	if (r == 0)
@@ -249,13 +287,13 @@ int gw_out_stop_and_send(struct gw_out *o, struct gw_error *err)
 	o->wait.idle_ns = GW_MIN(o->wait.idle_ns, o->config.switch_timeout_ns);
 	gw_sender_uncap(o->sender);
 	if (r == 0)
-		r = stop_save_send(o, &state, err);
+		r = (o->postcopy ? stop_save_owe : stop_save_send)(o, &state, err);
 	end_save(&state);
 	return r;
 }
 
 /* One READY, in answer to SENT or to a question. -EREMOTE when the target says that it failed. */
-static int read_ready(struct gw_out *o, struct gw_error *err)
+static int read_ready(struct gw_out *o, bool *ret_owing, struct gw_error *err)
 {
 	struct gw_wait w = { .cancel_fd = o->cancel_fd, .idle_ns = o->config.switch_timeout_ns };
 	gw_autofree char *body = NULL;
@@ -270,28 +308,29 @@ static int read_ready(struct gw_out *o, struct gw_error *err)
 	}
 	if (f.type != GW_WIRE_READY)
 		return gw_error_set(err, EPROTO, "the other host sent %s where READY was due", gw_wire_frame_name(f.type));
+	*ret_owing = ((const struct gw_wire_ready *)body)->owed_pages != 0;
 	return 0;
 }
 
 /* READY is an old word when memory was compared meanwhile, or when this host was slow to read it: the target's VMM
  * may have died since. Its host is asked once more, so that COMMIT never names a copy known to be dead. */
-static int still_ready(struct gw_out *o, struct gw_error *err)
+static int still_ready(struct gw_out *o, bool *ret_owing, struct gw_error *err)
 {
 	struct gw_wire_answer question = { .answer = htole32(GW_WIRE_ANSWER_WAIT) };
 	gw_time_ns t0 = gw_now_ns();
 	int r = gw_peer_send(o->control_fd, GW_WIRE_ANSWER, &question, sizeof(question), &o->wait, err);
 
 	if (r == 0)
-		r = read_ready(o, err);
+		r = read_ready(o, ret_owing, err);
 	gw_out_phase(o, downtime, "confirm", gw_now_ns() - t0);
 	return r;
 }
 
 /* -EREMOTE: the target says that it failed; other errors are the connection's or a cancel. */
-int gw_out_await_ready(struct gw_out *o, struct gw_error *err)
+int gw_out_await_ready(struct gw_out *o, bool *ret_owing, struct gw_error *err)
 {
 	gw_time_ns t0 = gw_now_ns();
-	int r = read_ready(o, err);
+	int r = read_ready(o, ret_owing, err);
 
 	if (r < 0)
 		return r;
@@ -300,7 +339,7 @@ int gw_out_await_ready(struct gw_out *o, struct gw_error *err)
 	if (o->config.verify)
 		r = gw_out_verify(o, err);
 	if (r == 0)
-		r = still_ready(o, err);
+		r = still_ready(o, ret_owing, err);
 	if (r == 0 && gw_now_ns() > o->config.deadline)
 		r = gw_error_set(err, ETIME, "not finished within its time-out");
 	return r;

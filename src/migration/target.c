@@ -89,7 +89,9 @@ static enum gw_target_event do_load(struct gw_in *in)
 		r = gw_in_guard_end(&guard, gw_in_load(in, &in->failure), &in->failure);
 	if (r == -ESTALE) /* the source sent ABORT */
 		return GW_TARGET_EV_ABORT;
-	return r < 0 ? GW_TARGET_EV_FAILED : GW_TARGET_EV_LOADED;
+	if (r < 0)
+		return GW_TARGET_EV_FAILED;
+	return in->owing ? GW_TARGET_EV_LOADED_OWING : GW_TARGET_EV_LOADED;
 }
 
 static enum gw_target_event do_send_ready(struct gw_in *in)
@@ -113,7 +115,20 @@ static enum gw_target_event confirm_whole(struct gw_in *in)
 	return GW_TARGET_EV_FAILED;
 }
 
-/* In READY with the connection alive: the next frame. */
+/* What a wake-up means: something posted, the last owed page, a new link, or the end of this one. */
+static enum gw_target_event woken(struct gw_in *in)
+{
+	enum gw_target_event ev = take_posted(in);
+
+	if (ev != NO_EVENT)
+		return ev;
+	if (in->machine.owes && in->demand && gw_demand_left(in->demand) == 0)
+		return GW_TARGET_EV_COMPLETE;
+	(void)gw_in_take_recovery(in);
+	return gw_in_link_broke(in) ? GW_TARGET_EV_LINK_LOST : NO_EVENT;
+}
+
+/* With the connection alive, in READY or with pages owed: the next frame. */
 static enum gw_target_event await_decision(struct gw_in *in)
 {
 	struct gw_wait w = { .cancel_fd = in->wake_fd, .idle_ns = GW_TIME_NEVER };
@@ -123,18 +138,19 @@ static enum gw_target_event await_decision(struct gw_in *in)
 	int r = gw_peer_recv(in->control_fd, &f, &body, &w, &err);
 
 	if (r == -ECANCELED)
-		return take_posted(in);
+		return woken(in);
 	if (r == 0 && f.type == GW_WIRE_VERIFY)
 		r = gw_in_answer_verify(in, body, &err);
 	if (r < 0) {
-		gw_log_warning(in->vm_name, "the link to %s is lost while it decides: %s", in->source_name,
+		gw_log_warning(in->vm_name, "the link to %s is lost while it %s: %s", in->source_name,
+		               in->machine.state == GW_TARGET_RUNNING ? "still has memory of the guest" : "decides",
 		               gw_error_text(&err));
 		close(gw_steal_fd(&in->control_fd));
 		return GW_TARGET_EV_LINK_LOST;
 	}
 	switch (f.type) {
 	case GW_WIRE_ANSWER: /* still whole? */
-		return confirm_whole(in);
+		return in->machine.state == GW_TARGET_READY ? confirm_whole(in) : GW_TARGET_EV_ASKED;
 	case GW_WIRE_COMMIT:
 		return GW_TARGET_EV_COMMIT;
 	case GW_WIRE_ABORT:
@@ -194,8 +210,8 @@ static enum gw_target_event do_ask(struct gw_in *in)
 			return GW_TARGET_EV_ABORT;
 		}
 		(void)gw_wait_fd(in->wake_fd, POLLIN, &w);
-		ev = take_posted(in);
-		if (ev != NO_EVENT)
+		ev = woken(in);
+		if (ev != NO_EVENT || in->control_fd >= 0) /* a new link: the decision may come on it */
 			return ev;
 	}
 	return NO_EVENT;
@@ -245,6 +261,7 @@ static enum gw_target_event do_send_running(struct gw_in *in)
 		.fence_ns = htole64((uint64_t)in->fence_ns),
 		.resume_ns = htole64((uint64_t)in->resume_ns),
 		.record_ns = htole64((uint64_t)in->record_ns),
+		.owed_pages = htole64(in->machine.owes ? GW_MAX(gw_in_owed_pages(in), 1u) : 0),
 	};
 	struct gw_wait w = { .cancel_fd = -1, .idle_ns = 2 * GW_NS_PER_S };
 
@@ -254,6 +271,19 @@ static enum gw_target_event do_send_running(struct gw_in *in)
 		(void)gw_peer_send(in->control_fd, GW_WIRE_RUNNING, &body, sizeof(body), &w, NULL);
 	if (in->ask_fd >= 0)
 		(void)gw_peer_send(in->ask_fd, GW_WIRE_RUNNING, &body, sizeof(body), &w, NULL);
+	return NO_EVENT;
+}
+
+/* The source frees its image on this word: it is said only when the record here is durable. */
+static enum gw_target_event do_send_complete(struct gw_in *in)
+{
+	if (!in->owner_recorded)
+		return NO_EVENT;
+	(void)gw_fault("target-complete");
+	if (in->control_fd >= 0)
+		(void)gw_in_send_complete(in, in->control_fd);
+	if (in->ask_fd >= 0)
+		(void)gw_in_send_complete(in, in->ask_fd);
 	return NO_EVENT;
 }
 
@@ -304,6 +334,7 @@ static const struct {
 	{ GW_TARGET_DO_FENCE_AND_RUN, do_fence_and_run },
 	{ GW_TARGET_DO_RECORD_OWNER, do_record_owner },
 	{ GW_TARGET_DO_SEND_RUNNING, do_send_running },
+	{ GW_TARGET_DO_SEND_COMPLETE, do_send_complete },
 	{ GW_TARGET_DO_DESTROY, do_destroy },
 	{ GW_TARGET_DO_ALARM, do_alarm },
 };
@@ -343,11 +374,11 @@ static enum gw_target_event await(struct gw_in *in)
 	struct gw_wait w = { .cancel_fd = -1, .idle_ns = RETRY_NS };
 	enum gw_target_event ev;
 
-	if (in->machine.state == GW_TARGET_READY && in->control_fd >= 0)
+	if ((in->machine.state == GW_TARGET_READY || in->machine.state == GW_TARGET_RUNNING) && in->control_fd >= 0)
 		return await_decision(in);
 	(void)gw_wait_fd(in->wake_fd, POLLIN, &w);
-	ev = take_posted(in);
-	if (ev != NO_EVENT)
+	ev = woken(in);
+	if (ev != NO_EVENT || in->control_fd >= 0)
 		return ev;
 	/* READY or PART without a connection: ask (again). COMMITTED but not running: try again. */
 	return in->machine.state == GW_TARGET_COMMITTED ? GW_TARGET_EV_COMMIT : GW_TARGET_EV_LINK_LOST;
@@ -358,19 +389,29 @@ static int finish(struct gw_in *in, struct gw_error *err)
 	bool runs = in->machine.state == GW_TARGET_RUNNING;
 
 	gw_thread_background();
+	if (runs)
+		gw_in_end_postcopy(in, true);
 	gw_in_release(in);
 	if (runs)
-		in->config.hooks->running(in->config.hooks_arg, in, in->epoch + 1);
+		in->config.hooks->whole(in->config.hooks_arg, in);
 	else if (in->reserved)
 		in->config.hooks->gone(in->config.hooks_arg, in, gw_error_text(&in->failure));
 	GW_LOCKED(&in->lock);
 	in->finished = true;
-	in->recorded = runs && in->owner_recorded;
 	pthread_cond_broadcast(&in->changed);
 	if (runs)
 		return 0;
 	return gw_error_set(err, in->failure.code ? in->failure.code : -ECANCELED, "%s",
 	                    in->failure.code ? gw_error_text(&in->failure) : "the migration was undone");
+}
+
+static void announce(struct gw_in *in)
+{
+	in->announced = true;
+	in->config.hooks->running(in->config.hooks_arg, in, in->epoch + 1);
+	GW_LOCKED(&in->lock);
+	in->recorded = true;
+	pthread_cond_broadcast(&in->changed);
 }
 
 int gw_in_run(struct gw_in *in, const json_t *prepare, struct gw_error *err)
@@ -379,9 +420,13 @@ int gw_in_run(struct gw_in *in, const json_t *prepare, struct gw_error *err)
 
 	in->prepare = prepare;
 	while (!stopping(in) || gw_target_may_discard(&in->machine)) {
+		bool owned;
+
 		ev = carry_out(in, feed(in, ev));
-		if (in->machine.state == GW_TARGET_GONE ||
-		    (in->machine.state == GW_TARGET_RUNNING && in->owner_recorded))
+		owned = in->machine.state == GW_TARGET_RUNNING && in->owner_recorded;
+		if (owned && !in->announced)
+			announce(in);
+		if (in->machine.state == GW_TARGET_GONE || (owned && !in->machine.owes))
 			return finish(in, err);
 		if (ev == NO_EVENT)
 			ev = await(in);
@@ -442,7 +487,7 @@ static uint32_t tell_answer(const struct gw_in *in, uint32_t told)
 	}
 }
 
-uint32_t gw_in_tell(struct gw_in *in, uint32_t answer, gw_time_ns timeout)
+uint32_t gw_in_tell(struct gw_in *in, uint32_t answer, gw_time_ns timeout, uint64_t *ret_owed_pages)
 {
 	gw_time_ns deadline = gw_deadline_in(timeout);
 	uint32_t type;
@@ -454,6 +499,7 @@ uint32_t gw_in_tell(struct gw_in *in, uint32_t answer, gw_time_ns timeout)
 	GW_LOCKED(&in->lock);
 	while ((type = tell_answer(in, answer)) == 0 && gw_cond_wait(&in->changed, &in->lock, deadline) == 0)
 		;
+	*ret_owed_pages = in->machine.owes && in->demand ? GW_MAX(gw_demand_left(in->demand), 1u) : 0;
 	return type; /* 0: not known in time; the source asks again */
 }
 
@@ -483,10 +529,11 @@ static struct gw_in *new_in(const struct gw_in_config *config, enum gw_target_ev
 		return NULL;
 	in->config = *config;
 	in->first = first;
-	in->control_fd = in->ask_fd = in->load_fd = in->populate_stop_fd = -1;
+	in->control_fd = in->ask_fd = in->load_fd = in->populate_stop_fd = in->recover_fd = -1;
 	for (unsigned i = 0; i < GW_RAM_REGIONS_MAX; i++)
 		in->ram[i].fd = -1;
 	pthread_mutex_init(&in->lock, NULL);
+	pthread_mutex_init(&in->link_lock, NULL);
 	gw_cond_init(&in->changed);
 	in->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	in->populate_stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -541,6 +588,7 @@ void gw_in_free(struct gw_in *in)
 	free(in->state);
 	free(in->layout);
 	pthread_cond_destroy(&in->changed);
+	pthread_mutex_destroy(&in->link_lock);
 	pthread_mutex_destroy(&in->lock);
 	free(in);
 }

@@ -17,9 +17,10 @@ struct gw_in;
 struct gw_in_place {
 	struct gw_journal *journal; /* owned by the daemon, alive until `gone` or `running` */
 	char ram_path[GW_RAM_REGIONS_MAX][256];
+	char states_path[256]; /* for the states of pages in a post-copy; goes with the VM's run folder */
 };
 
-/* Called from gw_in_run()'s thread, in this order; `gone` or `running` ends it. */
+/* Called from gw_in_run()'s thread, in this order; `gone` or `whole` ends it. */
 struct gw_in_hooks {
 	/* Checks PREPARE against this host, reserves the VM's name, makes its folder. */
 	int (*reserve)(void *arg, struct gw_in *in, const json_t *prepare, struct gw_in_place *ret,
@@ -29,8 +30,10 @@ struct gw_in_hooks {
 	int (*start)(void *arg, struct gw_in *in, struct gw_vm **ret, struct gw_error *err);
 	/* Until it answers; checks that it is what PREPARE asks for. Ends early when the VM is killed. */
 	int (*await)(void *arg, struct gw_in *in, const json_t *prepare, struct gw_error *err);
-	/* It runs here, and the record says so. */
+	/* It runs here, and the record says so. Memory may still be owed. */
 	void (*running)(void *arg, struct gw_in *in, uint64_t epoch);
+	/* Nothing is owed (any more): the VM is the daemon's, as any other. */
+	void (*whole)(void *arg, struct gw_in *in);
 	/* Nothing of it is to be left. Also after a failed reserve or start. */
 	void (*gone)(void *arg, struct gw_in *in, const char *why);
 };
@@ -50,6 +53,10 @@ int gw_in_new_restarted(const struct gw_in_config *config, const char *vm_name, 
                         struct gw_journal *journal, const struct gw_record *record, enum gw_target_event ev,
                         struct gw_in **ret, struct gw_error *err);
 
+/* After gw_in_new_restarted(), for a VM to which pages are owed: faults are answered from here on. Needs no word of the
+ * VMM, which may itself be waiting for a page. */
+int gw_in_restore_postcopy(struct gw_in *in, const char *states_path, struct gw_error *err);
+
 /* Runs to the end: the VM runs here (0), or nothing of it is left (negative errno). `prepare` is the first frame's
  * body (NULL after a restart). */
 int gw_in_run(struct gw_in *in, const json_t *prepare, struct gw_error *err);
@@ -57,8 +64,15 @@ int gw_in_run(struct gw_in *in, const json_t *prepare, struct gw_error *err);
 /* Other threads. A welcomed data channel; takes the fd. -EACCES when the token is not this migration's. */
 int gw_in_add_channel(struct gw_in *in, const struct gw_wire_hello *hello, int fd, struct gw_error *err);
 
-/* The source tells (COMMIT, ABORT) or asks (WAIT); returns the type of frame to answer with. */
-uint32_t gw_in_tell(struct gw_in *in, uint32_t answer, gw_time_ns timeout);
+/* The source tells (COMMIT, ABORT) or asks (WAIT); returns the type of frame to answer with, and the pages that are
+ * owed to say in it. */
+uint32_t gw_in_tell(struct gw_in *in, uint32_t answer, gw_time_ns timeout, uint64_t *ret_owed_pages);
+
+/* A welcomed control connection in place of the lost one of a post-copy; takes the fd. */
+void gw_in_recover(struct gw_in *in, int fd);
+
+/* Pages that are still owed. */
+uint64_t gw_in_owed_pages(struct gw_in *in);
 
 /* The VM's process ended, or the daemon stops. */
 void gw_in_post(struct gw_in *in, enum gw_target_event ev);

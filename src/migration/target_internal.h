@@ -7,6 +7,7 @@
 #include <stdatomic.h>
 
 #include "base/io.h"
+#include "memory/demand.h"
 #include "memory/ram.h"
 #include "migration/target.h"
 #include "pipeline/target.h"
@@ -40,7 +41,16 @@ struct gw_in {
 	struct gw_wire_sent sent;
 	gw_time_ns switch_began, load_ns, ram_wait_ns, fence_ns, resume_ns, record_ns;
 	bool owner_recorded;
+	bool announced; /* hooks->running was called */
 	struct gw_error failure;
+
+	/* post-copy; NULL where it is impossible or not asked for. Set before PREPARED, or on a restart. */
+	struct gw_demand *demand;
+	char states_path[256];
+	bool owing;              /* SWITCH said that pages will be owed */
+	uint64_t announced_owed; /* pages named in OWED frames */
+	bool armed, mapping;
+	pthread_t map_thread;    /* maps what is whole ahead of its use */
 
 	/* populating */
 	pthread_t populate_thread;
@@ -51,6 +61,9 @@ struct gw_in {
 	atomic_bool populate_done; /* or given up */
 	_Atomic(struct gw_vm *) populate_vm; /* set once started: its page tables too */
 	atomic_int populate_error;
+
+	/* A want of the fault thread may meet the end of a link. Taken after `lock`. Guards `receiver` too, for writers. */
+	pthread_mutex_t link_lock;
 
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
@@ -63,6 +76,7 @@ struct gw_in {
 	struct gw_receiver *receiver; /* channels may be added from other threads */
 	uint8_t token[16];
 	bool token_valid;
+	int recover_fd; /* a new control connection, or -1 */
 };
 
 /* target_setup.c */
@@ -89,6 +103,22 @@ int gw_in_guard_begin(struct gw_in_guard *g, struct gw_in *in, enum gw_in_guarde
 /* `r` is what came of the work; returned as it is unless the guard gave up. Then a negative errno, with the reason in
  * err: -ESTALE when the source sent ABORT. */
 int gw_in_guard_end(struct gw_in_guard *g, int r, struct gw_error *err);
+
+/* Makes the receiver of `in->wire_ram` and a token for its channels. */
+int gw_in_open_receiver(struct gw_in *in, char ret_token[GW_WIRE_ID_TEXT], struct gw_error *err);
+void gw_in_close_receiver(struct gw_in *in);
+
+/* target_postcopy.c */
+int gw_in_offer_postcopy(struct gw_in *in, struct gw_error *err); /* -EOPNOTSUPP: go on without */
+int gw_in_arm(struct gw_in *in, struct gw_error *err);
+int gw_in_owed(struct gw_in *in, char *body, size_t len, struct gw_error *err);
+int gw_in_begin_demand(struct gw_in *in, struct gw_error *err); /* all OWED frames are in; the state is not loaded yet */
+/* Takes up a recovery that waits; false when there is none. */
+bool gw_in_take_recovery(struct gw_in *in);
+/* The link is no good any more (a channel broke): so that the source makes a new one. */
+bool gw_in_link_broke(struct gw_in *in);
+int gw_in_send_complete(struct gw_in *in, int fd);
+void gw_in_end_postcopy(struct gw_in *in, bool whole);
 
 /* target_receive.c */
 int gw_in_receive(struct gw_in *in, struct gw_error *err); /* until SENT and everything is in RAM */

@@ -43,6 +43,9 @@ static int complete(struct gw_in *in, const char *body, struct gw_error *err)
 	int r;
 
 	memcpy(&sent, body, sizeof(sent));
+	if (in->announced_owed != le64toh(sent.owed_pages))
+		return gw_error_set(err, EPROTO, "%" PRIu64 " pages were named as owed, %" PRIu64 " are", in->announced_owed,
+		                    le64toh(sent.owed_pages));
 	r = gw_receiver_wait(in->receiver, le32toh(sent.pass), &w, err);
 	if (r < 0)
 		return r;
@@ -54,7 +57,24 @@ static int complete(struct gw_in *in, const char *body, struct gw_error *err)
 	if (in->state_bytes != le64toh(sent.state_bytes) ||
 	    XXH3_64bits(in->state, in->state_bytes) != le64toh(sent.state_digest))
 		return gw_error_set(err, EPROTO, "the device state did not arrive whole");
+	if (in->owing) {
+		r = gw_in_begin_demand(in, err);
+		if (r < 0)
+			return r;
+	}
 	return gw_fault("target-all-received");
+}
+
+static int begin_switch(struct gw_in *in, const char *body, struct gw_error *err)
+{
+	struct gw_wire_pass pass;
+
+	memcpy(&pass, body, sizeof(pass));
+	in->switch_began = gw_now_ns();
+	in->owing = le32toh(pass.owing) != 0;
+	/* Only asks: joining could wait for a piece, in the guest's downtime. */
+	atomic_store(&in->populate_stop, true);
+	return in->owing ? gw_in_arm(in, err) : 0;
 }
 
 /* PASS: answered once that pass is in RAM and the page tables are populated (or that takes too long). */
@@ -73,7 +93,7 @@ static int catch_up(struct gw_in *in, const char *body, struct gw_error *err)
 }
 
 /* One frame. 1 when everything is here; -ESTALE when the source aborted. */
-static int handle_frame(struct gw_in *in, const struct gw_wire_frame *f, const char *body, struct gw_error *err)
+static int handle_frame(struct gw_in *in, const struct gw_wire_frame *f, char *body, struct gw_error *err)
 {
 	int r;
 
@@ -81,10 +101,9 @@ static int handle_frame(struct gw_in *in, const struct gw_wire_frame *f, const c
 	case GW_WIRE_PASS:
 		return catch_up(in, body, err);
 	case GW_WIRE_SWITCH:
-		in->switch_began = gw_now_ns();
-		/* Only asks: joining could wait for a piece, in the guest's downtime. */
-		atomic_store(&in->populate_stop, true);
-		return 0;
+		return begin_switch(in, body, err);
+	case GW_WIRE_OWED:
+		return gw_in_owed(in, body, f->length, err);
 	case GW_WIRE_STATE:
 		return add_state(in, body, f->length, err);
 	case GW_WIRE_SENT:
@@ -131,6 +150,8 @@ int gw_in_load(struct gw_in *in, struct gw_error *err)
 	/* When it closed its end early, it says itself what it did not like. */
 	r = in->vm->ops->load_wait(in->vm, gw_deadline_in(in->config.switch_timeout_ns), err);
 	in->load_ns = gw_now_ns() - t0;
+	if (r == 0 && in->owing)
+		gw_demand_mark_loaded(in->demand);
 	return r < 0 ? r : gw_fault("target-loaded");
 }
 
@@ -141,6 +162,7 @@ int gw_in_send_ready(struct gw_in *in, int fd, struct gw_error *err)
 		.ram_wait_ns = htole64((uint64_t)in->ram_wait_ns),
 		.load_ns = htole64((uint64_t)in->load_ns),
 		.populate_ns = htole64((uint64_t)atomic_load(&in->populate_ns)),
+		.owed_pages = htole64(in->owing && in->demand ? gw_demand_left(in->demand) : 0),
 	};
 
 	return gw_peer_send(fd, GW_WIRE_READY, &body, sizeof(body), &w, err);

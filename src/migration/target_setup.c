@@ -105,6 +105,8 @@ static int populate_both(struct gw_in *in, struct gw_error *err)
 		if (r < 0)
 			return r;
 	}
+	if (json_is_true(json_object_get(in->prepare, "all_owed"))) /* its page tables are to stay empty */
+		return 0;
 	while (!(vm = atomic_load(&in->populate_vm)) && !atomic_load(&in->populate_stop))
 		gw_sleep_ns(GW_NS_PER_MS);
 	if (!vm || vm->ops->ram(vm, regions, &n, NULL) < 0)
@@ -231,33 +233,61 @@ int gw_in_create(struct gw_in *in, struct gw_error *err)
 		return r;
 	start_populating(in);
 	r = make_vm(in, err);
+	if (r == 0 && json_is_true(json_object_get(in->prepare, "postcopy"))) {
+		struct gw_error why = GW_ERROR_INIT;
+
+		snprintf(in->states_path, sizeof(in->states_path), "%s", place.states_path);
+		if (gw_in_offer_postcopy(in, &why) < 0)
+			gw_log_info(in->vm_name, "no post-copy: %s", gw_error_text(&why));
+	}
 	r = gw_in_guard_end(&guard, r, err);
 	if (r == 0)
 		atomic_store(&in->populate_vm, in->vm);
 	return r;
 }
 
-int gw_in_send_prepared(struct gw_in *in, struct gw_error *err)
+int gw_in_open_receiver(struct gw_in *in, char ret_token[GW_WIRE_ID_TEXT], struct gw_error *err)
 {
-	struct gw_wire_id token;
-	char text[GW_WIRE_ID_TEXT];
 	struct gw_receiver *receiver = NULL;
-	json_t *j;
+	struct gw_wire_id token;
 	int r = gw_wire_id_random(&token);
 
 	if (r < 0)
 		return gw_error_set_errno(err, r, "no random numbers");
-	r = gw_receiver_new(&in->wire_ram, in->ram, in->config.idle_timeout_ns, in->wake_fd, &receiver, err);
+	r = gw_receiver_new(&in->wire_ram, in->ram, in->demand, in->config.idle_timeout_ns, in->wake_fd, &receiver, err);
 	if (r < 0)
 		return r;
+	gw_wire_id_format(&token, ret_token);
+	GW_LOCKED(&in->lock);
+	GW_LOCKED(&in->link_lock);
+	in->receiver = receiver;
+	memcpy(in->token, token.bytes, sizeof(in->token));
+	in->token_valid = true;
+	return 0;
+}
+
+void gw_in_close_receiver(struct gw_in *in)
+{
+	struct gw_receiver *receiver;
+
 	{
 		GW_LOCKED(&in->lock);
-		in->receiver = receiver;
-		memcpy(in->token, token.bytes, sizeof(in->token));
-		in->token_valid = true;
+		GW_LOCKED(&in->link_lock);
+		receiver = gw_steal(&in->receiver);
+		in->token_valid = false;
 	}
-	gw_wire_id_format(&token, text);
-	j = json_pack("{s:s}", "token", text);
+	gw_receiver_free(receiver);
+}
+
+int gw_in_send_prepared(struct gw_in *in, struct gw_error *err)
+{
+	char token[GW_WIRE_ID_TEXT];
+	json_t *j;
+	int r = gw_in_open_receiver(in, token, err);
+
+	if (r < 0)
+		return r;
+	j = json_pack("{s:s, s:b}", "token", token, "postcopy", in->demand != NULL);
 	r = gw_peer_send_json(in->control_fd, GW_WIRE_PREPARED, j, &in->wait, err);
 	json_decref(j);
 	return r;
@@ -265,15 +295,9 @@ int gw_in_send_prepared(struct gw_in *in, struct gw_error *err)
 
 void gw_in_release(struct gw_in *in)
 {
-	struct gw_receiver *receiver;
-
 	gw_in_stop_populating(in);
-	{
-		GW_LOCKED(&in->lock);
-		receiver = gw_steal(&in->receiver);
-		in->token_valid = false;
-	}
-	gw_receiver_free(receiver);
+	gw_in_end_postcopy(in, false);
+	gw_in_close_receiver(in);
 	for (unsigned i = 0; i < GW_RAM_REGIONS_MAX; i++)
 		gw_ram_unmap(&in->ram[i]);
 	if (in->load_fd >= 0)
@@ -282,6 +306,11 @@ void gw_in_release(struct gw_in *in)
 		close(gw_steal_fd(&in->control_fd));
 	if (in->ask_fd >= 0)
 		close(gw_steal_fd(&in->ask_fd));
+	{
+		GW_LOCKED(&in->lock);
+		if (in->recover_fd >= 0)
+			close(gw_steal_fd(&in->recover_fd));
+	}
 	free(gw_steal(&in->state));
 	in->state_bytes = in->state_room = 0;
 }

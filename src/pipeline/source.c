@@ -15,8 +15,7 @@
 #include "base/fault.h"
 #include "memory/encode.h"
 #include "pipeline/rate.h"
-
-#define SENDFILE_MIN_BYTES (64u << 10) /* below, a system call costs more than the copy */
+#include "pipeline/write.h"
 
 struct channel {
 	/* set before the thread starts */
@@ -51,42 +50,13 @@ struct gw_sender {
 	bool quit;
 };
 
-/* The batch in its order: long runs by sendfile (the kernel takes the pages as they are, which saves a copy), what lies
- * between them by gathering writes. A page that changes while it waits in the socket arrives newer than it was read,
- * which is as good: it was re-armed before, and comes again. */
-static int write_batch(struct gw_sender *s, struct channel *c)
-{
-	struct gw_batch *b = &c->batch;
-	const struct gw_ram *ram = &s->ram[b->region];
-	unsigned from = 0, i;
-	int r = 0;
-
-	for (i = 2; i < b->n_iov && r == 0 && !c->no_sendfile; i++) {
-		uint64_t offset = (uint64_t)((uint8_t *)b->iov[i].iov_base - ram->base);
-		size_t len = b->iov[i].iov_len;
-
-		if (len < SENDFILE_MIN_BYTES)
-			continue;
-		r = gw_writev_full(c->fd, b->iov + from, i - from, &s->wait);
-		if (r == 0)
-			r = gw_sendfile_full(c->fd, ram->fd, offset, len, &s->wait);
-		from = i + 1;
-		if (r == -EINVAL || r == -EOPNOTSUPP) { /* hugetlbfs, or no TCP socket: nothing of it was sent */
-			c->no_sendfile = true;
-			from = i;
-			r = 0;
-		}
-	}
-	return r < 0 ? r : gw_writev_full(c->fd, b->iov + from, b->n_iov - from, &s->wait);
-}
-
 static int send_batch(struct gw_sender *s, struct channel *c)
 {
 	struct gw_batch *b = &c->batch;
 	int r = gw_rate_take(&s->rate, b->wire_bytes, &s->wait);
 
 	if (r == 0)
-		r = write_batch(s, c);
+		r = gw_batch_write(b, &s->ram[b->region], c->fd, &c->no_sendfile, &s->wait);
 	if (r < 0)
 		return r;
 	atomic_fetch_add_explicit(&s->pages, b->pages, memory_order_relaxed);

@@ -3,9 +3,13 @@
  *
  * A thread touches only pages on its channel's stripes (checked by the codec), so RAM and the touched bitmaps, whose
  * stripes are whole words, need no lock. The page counts are compared with what the source says it sent.
+ *
+ * Pages of a post-copy (OWED batches) may come on any channel; memory/demand decides page by page whether they are
+ * wanted. The channel behind the last one is the demand channel: requests go out on it, and their answers come in.
  */
 #include "pipeline/target.h"
 
+#include <endian.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -18,6 +22,8 @@
 #include "base/fault.h"
 #include "memory/apply.h"
 
+#define DEMAND_SEND_NS GW_NS_PER_S /* 16 bytes that are not taken for so long: the link is lost */
+
 static_assert(GW_WIRE_STRIPE_PAGES % 64 == 0, "channels would share words of the touched bitmaps");
 
 struct channel {
@@ -29,6 +35,8 @@ struct channel {
 	pthread_t thread;
 	/* thread-local */
 	struct gw_wire_run runs[GW_WIRE_RUNS_MAX];
+	struct iovec iov[GW_WIRE_BATCH_PAGES_MAX + 1];
+	uint8_t *scratch; /* NULL without post-copy */
 	/* protected by the receiver's lock */
 	uint32_t passed; /* last barrier seen */
 };
@@ -37,6 +45,7 @@ struct gw_receiver {
 	/* set before the threads start */
 	struct gw_wire_ram ram;
 	const struct gw_ram *rams;
+	struct gw_demand *demand;
 	struct gw_wait wait; /* cancel_fd: stop_fd */
 	struct channel *channels;
 	int stop_fd, notify_fd;
@@ -45,6 +54,8 @@ struct gw_receiver {
 	struct gw_bitmap touched[GW_ARRAY_SIZE(((struct gw_wire_ram *)0)->region_pages)];
 
 	atomic_uint_fast64_t pages, zero_pages, wire_bytes;
+
+	pthread_mutex_t demand_lock; /* requests of several threads do not mix */
 
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
@@ -78,7 +89,7 @@ static void count(struct gw_receiver *r, const struct gw_wire_batch *b, const st
 {
 	uint64_t pages = 0, zero = 0;
 
-	for (unsigned i = 0; i < b->n_runs; i++) {
+	for (unsigned i = 0; b->kind == GW_WIRE_BATCH_PAGES && i < b->n_runs; i++) {
 		pages += runs[i].n_pages;
 		if (runs[i].kind == GW_WIRE_RUN_ZERO)
 			zero += runs[i].n_pages;
@@ -99,7 +110,9 @@ static int io_failed(int e, struct gw_error *err)
 static int receive_batch(struct gw_receiver *r, struct channel *c, struct gw_error *err)
 {
 	struct gw_wire_batch b;
-	int e = gw_read_full(c->fd, &b, sizeof(b), &r->wait);
+	/* With post-copy a channel may have nothing to carry for long. */
+	struct gw_wait patient = { .cancel_fd = r->stop_fd, .idle_ns = GW_TIME_NEVER };
+	int e = gw_read_full(c->fd, &b, sizeof(b), r->demand ? &patient : &r->wait);
 
 	if (e < 0)
 		return io_failed(e, err);
@@ -117,9 +130,15 @@ static int receive_batch(struct gw_receiver *r, struct channel *c, struct gw_err
 	e = gw_wire_runs_check(c->runs, &b, &r->ram, c->index, err);
 	if (e < 0)
 		return e;
-	e = gw_fault("target-pass-middle");
+	e = gw_fault(b.kind == GW_WIRE_BATCH_OWED ? "target-owed-arrives" : "target-pass-middle");
 	if (e < 0)
 		return gw_error_set_errno(err, e, "cannot store guest memory");
+	if (b.kind == GW_WIRE_BATCH_OWED) {
+		e = gw_demand_receive(r->demand, &b, c->runs, c->iov, c->scratch, c->fd, &r->wait, err);
+		if (e == 0)
+			count(r, &b, c->runs);
+		return e;
+	}
 	e = gw_apply_batch(&b, c->runs, &r->rams[b.region], &r->touched[b.region], c->fd, &r->wait);
 	if (e < 0)
 		return io_failed(e, err);
@@ -138,8 +157,13 @@ static void *channel_thread(void *arg)
 	return NULL;
 }
 
-int gw_receiver_new(const struct gw_wire_ram *ram, const struct gw_ram *rams, gw_time_ns idle_ns, int notify_fd,
-                    struct gw_receiver **ret, struct gw_error *err)
+static unsigned all_channels(const struct gw_receiver *r)
+{
+	return r->ram.channels + (r->demand ? 1 : 0);
+}
+
+int gw_receiver_new(const struct gw_wire_ram *ram, const struct gw_ram *rams, struct gw_demand *demand, gw_time_ns idle_ns,
+                    int notify_fd, struct gw_receiver **ret, struct gw_error *err)
 {
 	struct gw_receiver *r = calloc(1, sizeof(*r));
 	bool ok;
@@ -148,12 +172,14 @@ int gw_receiver_new(const struct gw_wire_ram *ram, const struct gw_ram *rams, gw
 		return gw_error_set(err, ENOMEM, "out of memory");
 	r->ram = *ram;
 	r->rams = rams;
+	r->demand = demand;
 	pthread_mutex_init(&r->lock, NULL);
+	pthread_mutex_init(&r->demand_lock, NULL);
 	gw_cond_init(&r->changed);
 	r->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	r->notify_fd = notify_fd;
 	r->wait = (struct gw_wait){ .cancel_fd = r->stop_fd, .idle_ns = idle_ns };
-	r->channels = calloc(ram->channels, sizeof(*r->channels));
+	r->channels = calloc(all_channels(r), sizeof(*r->channels));
 	ok = r->channels && r->stop_fd >= 0;
 	for (unsigned i = 0; ok && i < ram->n_regions; i++)
 		ok = gw_bitmap_init(&r->touched[i], ram->region_pages[i]) == 0;
@@ -170,22 +196,40 @@ int gw_receiver_add_channel(struct gw_receiver *r, unsigned index, int fd, struc
 	struct channel *c;
 	int e;
 
-	if (index >= r->ram.channels || r->channels[index].started) {
+	if (index >= all_channels(r) || r->channels[index].started) {
 		close(fd);
-		return gw_error_set(err, index < r->ram.channels ? EEXIST : EINVAL,
+		return gw_error_set(err, index < all_channels(r) ? EEXIST : EINVAL,
 		                    "data channel %u is not one that is awaited", index);
 	}
 	c = &r->channels[index];
 	c->receiver = r;
 	c->index = index;
 	c->fd = fd;
-	e = gw_thread_start(&c->thread, NULL, channel_thread, c);
+	c->scratch = r->demand ? malloc(GW_DEMAND_SCRATCH) : NULL;
+	e = r->demand && !c->scratch ? -ENOMEM : gw_thread_start(&c->thread, NULL, channel_thread, c);
 	if (e < 0) {
 		close(fd);
 		return gw_error_set_errno(err, e, "cannot start a receiving thread");
 	}
-	c->started = true;
+	{
+		GW_LOCKED(&r->demand_lock);
+		c->started = true;
+	}
+	if (index == r->ram.channels)
+		gw_demand_want_again(r->demand);
 	return 0;
+}
+
+void gw_receiver_demand(struct gw_receiver *r, const struct gw_wire_demand *d)
+{
+	struct gw_wire_demand wire = { .region = htole32(d->region), .n_pages = htole32(d->n_pages),
+		                       .first_page = htole64(d->first_page) };
+	struct channel *c = &r->channels[r->ram.channels];
+	struct gw_wait w = { .cancel_fd = r->stop_fd, .idle_ns = DEMAND_SEND_NS };
+
+	GW_LOCKED(&r->demand_lock);
+	if (c->started && gw_write_full(c->fd, &wire, sizeof(wire), &w) < 0)
+		shutdown(c->fd, SHUT_RDWR); /* its thread finds out and reports it */
 }
 
 static bool all_passed(const struct gw_receiver *r, uint32_t pass)
@@ -234,12 +278,13 @@ void gw_receiver_free(struct gw_receiver *r)
 		return;
 	if (r->stop_fd >= 0)
 		eventfd_write(r->stop_fd, 1);
-	for (unsigned i = 0; r->channels && i < r->ram.channels; i++) {
-		if (!r->channels[i].started)
-			continue;
-		shutdown(r->channels[i].fd, SHUT_RDWR);
-		pthread_join(r->channels[i].thread, NULL);
-		close(r->channels[i].fd);
+	for (unsigned i = 0; r->channels && i < all_channels(r); i++) {
+		if (r->channels[i].started) {
+			shutdown(r->channels[i].fd, SHUT_RDWR);
+			pthread_join(r->channels[i].thread, NULL);
+			close(r->channels[i].fd);
+		}
+		free(r->channels[i].scratch);
 	}
 	for (unsigned i = 0; i < r->ram.n_regions; i++)
 		gw_bitmap_done(&r->touched[i]);
@@ -247,6 +292,7 @@ void gw_receiver_free(struct gw_receiver *r)
 		close(r->stop_fd);
 	pthread_cond_destroy(&r->changed);
 	pthread_mutex_destroy(&r->lock);
+	pthread_mutex_destroy(&r->demand_lock);
 	free(r->channels);
 	free(r);
 }

@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/io.h"
+#include "memory/demand.h"
 #include "memory/ram.h"
 #include "wire/codec.h"
 
@@ -18,9 +19,10 @@ struct gw_receiver_stats {
 };
 
 /* `ram` describes what the peer may send; rams[i] are mapped writable and outlive the receiver. When a channel
- * fails, notify_fd (an eventfd of the caller's, -1 for none) is written to, so that it can be a cancel_fd. */
-int gw_receiver_new(const struct gw_wire_ram *ram, const struct gw_ram *rams, gw_time_ns idle_ns, int notify_fd,
-                    struct gw_receiver **ret, struct gw_error *err);
+ * fails, notify_fd (an eventfd of the caller's, -1 for none) is written to, so that it can be a cancel_fd.
+ * `demand`, NULL without ram->postcopy, takes the pages of OWED batches and outlives the receiver. */
+int gw_receiver_new(const struct gw_wire_ram *ram, const struct gw_ram *rams, struct gw_demand *demand, gw_time_ns idle_ns,
+                    int notify_fd, struct gw_receiver **ret, struct gw_error *err);
 
 /* Starts channel `index` on a welcomed connection; takes fd over (also on failure).
  * -EEXIST when the channel is there already, -EINVAL when there is no such channel. */
@@ -38,6 +40,10 @@ int gw_receiver_error(struct gw_receiver *r, struct gw_error *err);
 
 /* 4 KiB page records applied so far (the sum that SENT names). */
 void gw_receiver_progress(struct gw_receiver *r, struct gw_receiver_stats *ret);
+
+/* Asks the source for pages, on the demand channel (host byte order in `d`). Nothing happens while there is none: what
+ * is wanted is asked for again when the next one comes. */
+void gw_receiver_demand(struct gw_receiver *r, const struct gw_wire_demand *d);
 
 /* Shuts the channels down and joins the threads. NULL allowed. */
 void gw_receiver_free(struct gw_receiver *r);

@@ -11,7 +11,7 @@
 
 #define GW_SHIM_SOCKET_ENV "GODWIT_SHIM_SOCKET"
 #define GW_SHIM_MAGIC 0x4d485347u /* "GSHM" */
-#define GW_SHIM_VERSION 1u
+#define GW_SHIM_VERSION 2u
 
 enum gw_shim_command {
 	GW_SHIM_HELLO = 1,          /* value: GW_SHIM_VERSION */
@@ -23,6 +23,15 @@ enum gw_shim_command {
 	 * userfaultfd: the one thread that serves all clients would wait with them. */
 	GW_SHIM_POPULATE_WRITE = 3,
 	GW_SHIM_COLLAPSE = 4,
+	/* As GW_SHIM_USERFAULTFD, but a copy stays open here: while that lives, threads that touch a missing page wait
+	 * instead of seeing a wrong one, whatever becomes of the client. Asked again it gives the same one; value: 1
+	 * when it was made just now, 0 when it was there before. */
+	GW_SHIM_KEEP_USERFAULTFD = 5,
+	/* Closes the kept copy. 0 also when there is none. */
+	GW_SHIM_DROP_USERFAULTFD = 6,
+	/* Takes [address, address + length) out of the page tables; what it maps stays in its file. Refused (-EINVAL) for
+	 * anything but a shared file mapping: private memory would be lost. */
+	GW_SHIM_UNMAP_PAGES = 7,
 };
 
 struct gw_shim_request {

@@ -61,9 +61,11 @@ static struct {
 	int listen_fd;
 	int uffd_dev_fd;   /* /dev/userfaultfd, or -1 */
 	int spare_uffd;    /* made early, for the time when new ones are refused; or -1 */
+	int kept_uffd;     /* see GW_SHIM_KEEP_USERFAULTFD; or -1 */
+	uint64_t shared_from, shared_to; /* a span known to be mapped shared: guest RAM stays where it is */
 	uint64_t clock;
 	struct client clients[CLIENTS_MAX];
-} shim = { .listen_fd = -1, .uffd_dev_fd = -1, .spare_uffd = -1 };
+} shim = { .listen_fd = -1, .uffd_dev_fd = -1, .spare_uffd = -1, .kept_uffd = -1 };
 
 static void complain(const char *what)
 {
@@ -128,7 +130,8 @@ static void client_reply(struct client *c, int result, uint64_t value, int pass_
 		client_drop(c);
 }
 
-static void reply_userfaultfd(struct client *c)
+/* A new one, or the spare one where new ones are refused. */
+static int take_userfaultfd(void)
 {
 	int fd = new_userfaultfd();
 
@@ -136,9 +139,85 @@ static void reply_userfaultfd(struct client *c)
 		fd = shim.spare_uffd;
 		shim.spare_uffd = -1;
 	}
+	return fd;
+}
+
+static void reply_userfaultfd(struct client *c)
+{
+	int fd = take_userfaultfd();
+
 	client_reply(c, fd < 0 ? fd : 0, 0, fd);
 	if (fd >= 0)
 		close(fd);
+}
+
+static void reply_kept_userfaultfd(struct client *c)
+{
+	bool fresh = shim.kept_uffd < 0;
+	int fd = fresh ? take_userfaultfd() : shim.kept_uffd;
+
+	if (fd >= 0)
+		shim.kept_uffd = fd;
+	client_reply(c, fd < 0 ? fd : 0, fresh, fd);
+}
+
+/* "7f12-7f34 rw-s 00000000 ..." are the lines of maps; the fourth letter says whether the mapping is shared. Notes the
+ * span of adjoining shared mappings around `address`. Read by bare system calls: this thread must not allocate. */
+static void find_shared_span(uint64_t address)
+{
+	enum { FROM, TO, PERMISSIONS, REST } field = FROM;
+	uint64_t bounds[2] = { 0, 0 };
+	unsigned letter = 0;
+	char buf[512];
+	ssize_t n;
+	int fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
+
+	shim.shared_from = shim.shared_to = 0;
+	while (fd >= 0 && (n = read(fd, buf, sizeof(buf))) > 0) {
+		for (ssize_t i = 0; i < n; i++) {
+			char c = buf[i];
+
+			if (c == '\n') {
+				field = FROM;
+				bounds[FROM] = bounds[TO] = letter = 0;
+			} else if (field <= TO && c != '-' && c != ' ') {
+				bounds[field] = bounds[field] * 16 + (uint64_t)(c <= '9' ? c - '0' : c - 'a' + 10);
+			} else if (field <= TO) {
+				field++;
+			} else if (field == PERMISSIONS && ++letter == 4) {
+				field = REST;
+				if (shim.shared_to > address && (c != 's' || bounds[FROM] != shim.shared_to))
+					goto out; /* the span is whole */
+				if (c != 's')
+					continue;
+				if (bounds[FROM] != shim.shared_to)
+					shim.shared_from = bounds[FROM];
+				shim.shared_to = bounds[TO];
+			}
+		}
+	}
+out:
+	if (fd >= 0)
+		close(fd);
+}
+
+static bool is_shared(uint64_t start, uint64_t end)
+{
+	if (start < shim.shared_from || end > shim.shared_to)
+		find_shared_span(start);
+	return start >= shim.shared_from && end <= shim.shared_to;
+}
+
+static void unmap_pages(struct client *c)
+{
+	const struct gw_shim_request *r = &c->request;
+
+	if (r->address + r->length < r->address || !is_shared(r->address, r->address + r->length))
+		client_reply(c, -EINVAL, 0, -1);
+	else if (madvise((void *)(uintptr_t)r->address, r->length, MADV_DONTNEED) < 0)
+		client_reply(c, -errno, 0, -1);
+	else
+		client_reply(c, 0, r->length, -1);
 }
 
 static void begin_madvise(struct client *c)
@@ -188,6 +267,16 @@ static void client_request(struct client *c)
 	case GW_SHIM_POPULATE_WRITE:
 	case GW_SHIM_COLLAPSE:
 		begin_madvise(c);
+		break;
+	case GW_SHIM_KEEP_USERFAULTFD:
+		reply_kept_userfaultfd(c);
+		break;
+	case GW_SHIM_DROP_USERFAULTFD:
+		close_fd(&shim.kept_uffd);
+		client_reply(c, 0, 0, -1);
+		break;
+	case GW_SHIM_UNMAP_PAGES:
+		unmap_pages(c);
 		break;
 	default:
 		client_reply(c, -ENOSYS, 0, -1);
@@ -283,6 +372,7 @@ static void close_in_child(void)
 	close_fd(&shim.listen_fd);
 	close_fd(&shim.uffd_dev_fd);
 	close_fd(&shim.spare_uffd);
+	close_fd(&shim.kept_uffd);
 	for (unsigned i = 0; i < CLIENTS_MAX; i++)
 		close_fd(&shim.clients[i].fd);
 }

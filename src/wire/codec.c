@@ -31,6 +31,10 @@ const struct gw_wire_frame_row gw_wire_frame_table[GW_WIRE_FRAME_TYPES] = {
 	[GW_WIRE_FAILED] = { "FAILED", sizeof(struct gw_wire_failed),
 	                     sizeof(struct gw_wire_failed) + GW_WIRE_TEXT_MAX },
 	[GW_WIRE_ANSWER] = FIXED_ROW("ANSWER", struct gw_wire_answer),
+	[GW_WIRE_OWED] = { "OWED", sizeof(struct gw_wire_owed) + 1,
+	                   sizeof(struct gw_wire_owed) + GW_WIRE_OWED_PAGES_MAX / 8 },
+	[GW_WIRE_COMPLETE] = FIXED_ROW("COMPLETE", struct gw_wire_complete),
+	[GW_WIRE_RECOVER] = JSON_ROW("RECOVER"),
 };
 
 const char *gw_wire_frame_name(uint32_t type)
@@ -68,7 +72,7 @@ int gw_wire_hello_check(const struct gw_wire_hello *h, struct gw_wire_welcome *r
 		                 "wrong protocol version: the peer speaks %u to %u, this host %u to %u (upgrade the "
 		                 "older one)",
 		                 lo, hi, GW_WIRE_VERSION_MIN, GW_WIRE_VERSION_MAX);
-	else if (h->role < GW_WIRE_ROLE_CONTROL || h->role > GW_WIRE_ROLE_TELL)
+	else if (h->role < GW_WIRE_ROLE_CONTROL || h->role > GW_WIRE_ROLE_RECOVER)
 		r = gw_error_set(err, EPROTO, "the peer wants something unknown (role %u)", h->role);
 	ret->result = (int32_t)htole32((uint32_t)r);
 	if (r == 0) {
@@ -126,7 +130,9 @@ int gw_wire_batch_check(struct gw_wire_batch *b, const struct gw_wire_ram *ram, 
 			return gw_error_set(err, EPROTO, "malformed barrier on the data channel");
 		return 0;
 	}
-	if (b->kind != GW_WIRE_BATCH_PAGES || b->n_runs == 0 || b->n_runs > GW_WIRE_RUNS_MAX)
+	if (b->kind == GW_WIRE_BATCH_OWED && !ram->postcopy)
+		return gw_error_set(err, EPROTO, "pages of a post-copy arrived, which was not agreed on");
+	if ((b->kind != GW_WIRE_BATCH_PAGES && b->kind != GW_WIRE_BATCH_OWED) || b->n_runs == 0 || b->n_runs > GW_WIRE_RUNS_MAX)
 		return gw_error_set(err, EPROTO, "malformed batch on the data channel (kind %u, %u runs)", b->kind,
 		                    b->n_runs);
 	if (b->region >= ram->n_regions)
@@ -136,13 +142,17 @@ int gw_wire_batch_check(struct gw_wire_batch *b, const struct gw_wire_ram *ram, 
 	return 0;
 }
 
+static bool range_exists(uint64_t first_page, uint64_t n_pages, uint64_t region_pages)
+{
+	return n_pages > 0 && first_page < region_pages && n_pages <= region_pages - first_page;
+}
+
 static int run_check(const struct gw_wire_run *r, uint64_t region_pages, uint32_t channels, uint32_t channel)
 {
 	uint64_t last;
 
-	if (r->n_pages == 0 || r->n_pages > GW_WIRE_RUN_PAGES_MAX || r->kind > GW_WIRE_RUN_ZERO)
-		return -EPROTO;
-	if (r->first_page >= region_pages || r->n_pages > region_pages - r->first_page)
+	if (r->n_pages > GW_WIRE_RUN_PAGES_MAX || r->kind > GW_WIRE_RUN_ZERO ||
+	    !range_exists(r->first_page, r->n_pages, region_pages))
 		return -EPROTO;
 	last = r->first_page + r->n_pages - 1;
 	/* With one channel a run may cross stripes; with more it would leave the channel's own. */
@@ -154,6 +164,7 @@ static int run_check(const struct gw_wire_run *r, uint64_t region_pages, uint32_
 int gw_wire_runs_check(struct gw_wire_run *runs, const struct gw_wire_batch *b, const struct gw_wire_ram *ram,
                        uint32_t channel, struct gw_error *err)
 {
+	uint32_t channels = b->kind == GW_WIRE_BATCH_OWED ? 1 : ram->channels;
 	uint64_t payload = 0, next = 0;
 
 	for (unsigned i = 0; i < b->n_runs; i++) {
@@ -162,7 +173,7 @@ int gw_wire_runs_check(struct gw_wire_run *runs, const struct gw_wire_batch *b, 
 		r->first_page = le64toh(r->first_page);
 		r->n_pages = le32toh(r->n_pages);
 		r->kind = le32toh(r->kind);
-		if (run_check(r, ram->region_pages[b->region], ram->channels, channel) < 0 || r->first_page < next)
+		if (run_check(r, ram->region_pages[b->region], channels, channel) < 0 || r->first_page < next)
 			return gw_error_set(err, EPROTO,
 			                    "a run of pages (%" PRIu64 "+%u, kind %u) lies outside of what the channel may "
 			                    "carry",
@@ -188,6 +199,30 @@ int gw_wire_extents_check(struct gw_wire_extent *e, size_t n, const struct gw_wi
 		    e[i].n_pages > ram->region_pages[e[i].region] - e[i].first_page)
 			return gw_error_set(err, EPROTO, "the layout names memory that does not exist");
 	}
+	return 0;
+}
+
+int gw_wire_owed_check(struct gw_wire_owed *o, size_t length, const struct gw_wire_ram *ram, struct gw_error *err)
+{
+	o->region = le32toh(o->region);
+	o->n_pages = le32toh(o->n_pages);
+	o->first_page = le64toh(o->first_page);
+	if (o->region >= ram->n_regions || o->n_pages > GW_WIRE_OWED_PAGES_MAX ||
+	    !range_exists(o->first_page, o->n_pages, ram->region_pages[o->region]) ||
+	    length != sizeof(*o) + (o->n_pages + 7) / 8 ||
+	    (o->n_pages % 8 && ((const uint8_t *)o)[length - 1] >> o->n_pages % 8))
+		return gw_error_set(err, EPROTO, "the other side names owed memory that does not exist");
+	return 0;
+}
+
+int gw_wire_demand_check(struct gw_wire_demand *d, const struct gw_wire_ram *ram, struct gw_error *err)
+{
+	d->region = le32toh(d->region);
+	d->n_pages = le32toh(d->n_pages);
+	d->first_page = le64toh(d->first_page);
+	if (d->region >= ram->n_regions || d->n_pages > GW_WIRE_DEMAND_PAGES_MAX ||
+	    !range_exists(d->first_page, d->n_pages, ram->region_pages[d->region]))
+		return gw_error_set(err, EPROTO, "the target demands memory that does not exist");
 	return 0;
 }
 

@@ -27,19 +27,25 @@ struct gw_wire_ram {
 	uint32_t n_regions;
 	uint64_t region_pages[8];
 	uint32_t channels;
+	bool postcopy; /* OWED batches are expected, and a demand channel with the number `channels` */
 };
 
 /* Decodes a batch header in place and checks every limit that does not need the runs. */
 int gw_wire_batch_check(struct gw_wire_batch *b, const struct gw_wire_ram *ram, struct gw_error *err);
 
-/* Decodes the runs in place: inside the region, in ascending order, on `channel`'s stripes, and their
- * payload adds up to the header's. */
+/* Decodes the runs in place: inside the region, in ascending order, on `channel`'s stripes (any, in an OWED batch), and
+ * their payload adds up to the header's. */
 int gw_wire_runs_check(struct gw_wire_run *runs, const struct gw_wire_batch *b, const struct gw_wire_ram *ram,
                        uint32_t channel, struct gw_error *err);
 
 /* Extents of a LAYOUT body (n = length / sizeof). */
 int gw_wire_extents_check(struct gw_wire_extent *e, size_t n, const struct gw_wire_ram *ram,
                           struct gw_error *err);
+
+/* An OWED body of `length` bytes: decodes its head in place; the bitmap behind it is as long as it must be. */
+int gw_wire_owed_check(struct gw_wire_owed *o, size_t length, const struct gw_wire_ram *ram, struct gw_error *err);
+
+int gw_wire_demand_check(struct gw_wire_demand *d, const struct gw_wire_ram *ram, struct gw_error *err);
 
 int gw_wire_verify_check(struct gw_wire_verify *v, const struct gw_wire_ram *ram, struct gw_error *err);
 

@@ -23,7 +23,8 @@
 
 /* Features are offered by the connecting side; the answer is the subset that both have. */
 #define GW_WIRE_FEATURE_VERIFY 0x1u /* VERIFY / DIGESTS frames */
-#define GW_WIRE_FEATURES GW_WIRE_FEATURE_VERIFY
+#define GW_WIRE_FEATURE_POSTCOPY 0x2u /* OWED batches and frames, COMPLETE, ROLE_RECOVER, the demand channel */
+#define GW_WIRE_FEATURES (GW_WIRE_FEATURE_VERIFY | GW_WIRE_FEATURE_POSTCOPY)
 
 #define GW_WIRE_CHANNELS_MAX 64u
 #define GW_WIRE_PAGE_BYTES 4096u
@@ -39,6 +40,8 @@
 #define GW_WIRE_STATE_TOTAL_MAX (256u * 1024 * 1024)
 #define GW_WIRE_EXTENTS_MAX 16384u
 #define GW_WIRE_DIGESTS_MAX 8192u
+#define GW_WIRE_OWED_PAGES_MAX (1u << 20) /* in one OWED frame: 4 GiB of RAM, 128 KiB of bitmap */
+#define GW_WIRE_DEMAND_PAGES_MAX 512u     /* in one demand: a large page */
 #define GW_WIRE_RAM_MAX_BYTES (64ull << 40)
 
 struct gw_wire_id {
@@ -51,6 +54,7 @@ enum gw_wire_role {
 	GW_WIRE_ROLE_DATA = 2,    /* source -> target: one data channel */
 	GW_WIRE_ROLE_ASK = 3,     /* target -> source: what was decided about this migration? */
 	GW_WIRE_ROLE_TELL = 4,    /* source -> target: it was decided; is the guest running? */
+	GW_WIRE_ROLE_RECOVER = 5, /* source -> target: a new control connection of a post-copy whose link was lost */
 };
 
 struct gw_wire_hello {
@@ -97,6 +101,9 @@ enum gw_wire_frame_type {
 	GW_WIRE_ABORT = 15,    /* S->T the decision: discard; text */
 	GW_WIRE_FAILED = 16,   /* either: cannot go on; code and text */
 	GW_WIRE_ANSWER = 17,   /* S->T on ROLE_ASK and ROLE_TELL; as WAIT on a control connection: still READY? */
+	GW_WIRE_OWED = 18,     /* either: pages that the target lacks (S->T at the switch, T->S after a lost link) */
+	GW_WIRE_COMPLETE = 19, /* T->S the target lacks nothing any more: the source may free its copy */
+	GW_WIRE_RECOVER = 20,  /* T->S JSON, first on ROLE_RECOVER: token for new data channels, pages owed; OWED follow */
 	GW_WIRE_FRAME_TYPES
 };
 
@@ -121,7 +128,7 @@ static_assert(sizeof(struct gw_wire_extent) == 16, "wire");
 
 struct gw_wire_pass {
 	uint32_t pass;
-	uint32_t reserved;
+	uint32_t owing; /* SWITCH: 1 when pages will be owed, and OWED frames follow; else 0 */
 	uint64_t pages;
 } __attribute__((packed));
 static_assert(sizeof(struct gw_wire_pass) == 16, "wire");
@@ -132,15 +139,17 @@ struct gw_wire_sent {
 	uint64_t pages;        /* page records sent in the whole migration, over all channels */
 	uint64_t state_bytes;
 	uint64_t state_digest; /* XXH3-64 of the device state */
+	uint64_t owed_pages;   /* named in OWED frames since SWITCH: they follow by post-copy; 0 without it */
 } __attribute__((packed));
-static_assert(sizeof(struct gw_wire_sent) == 32, "wire");
+static_assert(sizeof(struct gw_wire_sent) == 40, "wire");
 
 struct gw_wire_ready {
 	uint64_t ram_wait_ns; /* from SWITCH until the last page was in */
 	uint64_t load_ns;     /* loading the device state */
 	uint64_t populate_ns; /* page tables before resume, all of it (most before the pause) */
+	uint64_t owed_pages;  /* that the target still lacks: READY, as long as the source can serve them */
 } __attribute__((packed));
-static_assert(sizeof(struct gw_wire_ready) == 24, "wire");
+static_assert(sizeof(struct gw_wire_ready) == 32, "wire");
 
 struct gw_wire_verify {
 	uint32_t region;
@@ -165,8 +174,25 @@ struct gw_wire_running {
 	uint64_t fence_ns;
 	uint64_t resume_ns;
 	uint64_t record_ns;
+	uint64_t owed_pages; /* that the target still lacks; 0: the source may free its copy */
 } __attribute__((packed));
-static_assert(sizeof(struct gw_wire_running) == 24, "wire");
+static_assert(sizeof(struct gw_wire_running) == 32, "wire");
+
+/* A bitmap follows: bit i (byte i / 8, bit i % 8) is page first_page + i; bits beyond n_pages are clear. */
+struct gw_wire_owed {
+	uint32_t region;
+	uint32_t n_pages; /* <= OWED_PAGES_MAX */
+	uint64_t first_page;
+} __attribute__((packed));
+static_assert(sizeof(struct gw_wire_owed) == 16, "wire");
+
+struct gw_wire_complete {
+	uint64_t demanded;     /* faults that had to wait for the source */
+	uint64_t fault_p50_ns; /* from the fault to the page in place */
+	uint64_t fault_p99_ns;
+	uint64_t fault_max_ns;
+} __attribute__((packed));
+static_assert(sizeof(struct gw_wire_complete) == 32, "wire");
 
 struct gw_wire_failed {
 	int32_t code; /* negative errno; text follows */
@@ -190,7 +216,18 @@ enum gw_wire_answer_value {
 enum gw_wire_batch_kind {
 	GW_WIRE_BATCH_PAGES = 1,   /* runs, then the payload of the raw ones in their order */
 	GW_WIRE_BATCH_BARRIER = 2, /* end of a pass on this channel */
+	/* Post-copy: as PAGES, of final contents, on any channel and on any stripe. A page that is in place at the target
+	 * already is read and thrown away: the guest may have written to it. */
+	GW_WIRE_BATCH_OWED = 3,
 };
+
+/* T->S on the demand channel (the one numbered `channels`), nothing before or between them: these pages first. */
+struct gw_wire_demand {
+	uint32_t region;
+	uint32_t n_pages; /* 1..DEMAND_PAGES_MAX */
+	uint64_t first_page;
+} __attribute__((packed));
+static_assert(sizeof(struct gw_wire_demand) == 16, "wire");
 
 enum gw_wire_run_kind {
 	GW_WIRE_RUN_RAW = 0,

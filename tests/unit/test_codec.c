@@ -59,7 +59,7 @@ static void test_hello(void **state)
 	assert_int_equal(len, 0);
 	for (unsigned role = 0; role < 256; role++)
 		assert_int_equal(HELLO_WITH(role, (uint8_t)role, &w),
-		                 role >= GW_WIRE_ROLE_CONTROL && role <= GW_WIRE_ROLE_TELL ? 0 : -EPROTO);
+		                 role >= GW_WIRE_ROLE_CONTROL && role <= GW_WIRE_ROLE_RECOVER ? 0 : -EPROTO);
 	for (size_t i = 0; i < GW_WIRE_MAGIC_LEN; i++)
 		assert_int_equal(hello_with(i, "x", 1, &w), -EPROTO);
 	assert_int_equal(hello_with(6, "\n\n", 2, &w), -EPROTO); /* mangled by a text-mode transfer */

@@ -145,7 +145,7 @@ static void move_while_written(enum gw_trace_mode mode, unsigned channels)
 	assert_int_equal(gw_ram_find_data(&w.source, &w.pending, &err), 0);
 	assert_true(gw_bitmap_count(&w.pending) >= PAGES / 2);
 
-	assert_int_equal(gw_receiver_new(&w.wire, &w.target, 5 * GW_NS_PER_S, -1, &r, &err), 0);
+	assert_int_equal(gw_receiver_new(&w.wire, &w.target, NULL, 5 * GW_NS_PER_S, -1, &r, &err), 0);
 	for (unsigned i = 0; i < channels; i++) {
 		assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair), 0);
 		fds[i] = pair[0];
@@ -257,7 +257,7 @@ static void N3_a_full_bandwidth_cap_is_kept(void **state)
 	world_init(&w, 1);
 	memset(w.guest, 0x5a, 20 << 20);
 	gw_bitmap_set_range(&w.pending, 0, (20 << 20) / 4096);
-	assert_int_equal(gw_receiver_new(&w.wire, &w.target, 5 * GW_NS_PER_S, -1, &r, &err), 0);
+	assert_int_equal(gw_receiver_new(&w.wire, &w.target, NULL, 5 * GW_NS_PER_S, -1, &r, &err), 0);
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair), 0);
 	assert_int_equal(gw_receiver_add_channel(r, 0, pair[1], &err), 0);
 	struct gw_sender_config config = { .channel_fds = pair, .n_channels = 1, .ram = &w.source, .n_regions = 1,
@@ -289,7 +289,7 @@ static void N6_a_batch_outside_of_the_channel_is_refused(void **state)
 	};
 
 	world_init(&w, 2);
-	assert_int_equal(gw_receiver_new(&w.wire, &w.target, 5 * GW_NS_PER_S, -1, &r, &err), 0);
+	assert_int_equal(gw_receiver_new(&w.wire, &w.target, NULL, 5 * GW_NS_PER_S, -1, &r, &err), 0);
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair), 0);
 	assert_int_equal(gw_receiver_add_channel(r, 0, pair[1], &err), 0);
 	assert_int_equal(write(pair[0], &bad, sizeof(bad)), sizeof(bad));

@@ -21,7 +21,8 @@ static const struct {
 	[GW_SOURCE_PREPARE] = { "preparing", "here" },  [GW_SOURCE_COPY] = { "copying", "here" },
 	[GW_SOURCE_STOP] = { "switching", "here" },     [GW_SOURCE_SENT] = { "switching", "here" },
 	[GW_SOURCE_COMMIT] = { "switching", "unknown" }, [GW_SOURCE_COMMITTED] = { "committed", "there" },
-	[GW_SOURCE_DONE] = { "done", "there" },         [GW_SOURCE_ABORT] = { "switching", "here" },
+	[GW_SOURCE_SERVING] = { "committed", "there" }, [GW_SOURCE_DONE] = { "done", "there" },
+	[GW_SOURCE_ABORT] = { "switching", "here" },
 	[GW_SOURCE_ABORTED] = { "failed", "here" },     [GW_SOURCE_UNKNOWN] = { "unknown", "unknown" },
 };
 

@@ -30,7 +30,7 @@ static void kill_vm_a(struct sim_world *w)
 	}
 }
 
-static void kill_vm_b(struct sim_world *w)
+void sim_kill_vm_b(struct sim_world *w)
 {
 	w->b_died = true;
 	w->vm_b = VM_DEAD;
@@ -61,7 +61,7 @@ static void kill_daemon_b(struct sim_world *w)
 	/* A VMM that is being started or destroyed is found as it is when the daemon is back. */
 	if (w->b_creating)
 		w->vm_b = sim_one_in(&w->rng, 2) ? VM_PART : VM_NONE;
-	w->b_up = w->b_creating = w->b_destroying = w->b_vm_lost = false;
+	w->b_up = w->b_creating = w->b_destroying = w->b_vm_lost = w->b_complete = false;
 	w->b_todo = 0;
 	sim_cut(w);
 	w->b_link_lost = false;
@@ -91,9 +91,18 @@ static bool fault_vm(struct sim_world *w, enum sim_fault f)
 			kill_vm_a(w);
 		return alive_a;
 	}
+	if (f == FAULT_A_IMAGE) {
+		if (!w->image_a)
+			return false;
+		if (alive_a)
+			kill_vm_a(w);
+		sim_lose_image(w);
+		w->a_vm_lost = w->a_up;
+		return true;
+	}
 	if (w->vm_b == VM_NONE || w->vm_b == VM_DEAD)
 		return false;
-	kill_vm_b(w);
+	sim_kill_vm_b(w);
 	return true;
 }
 
@@ -104,8 +113,8 @@ static bool fault_host(struct sim_world *w, enum sim_fault f)
 		kill_daemon_b(w);
 		return true;
 	}
-	fault_vm(w, FAULT_A_VMM);
 	kill_daemon_a(w);
+	fault_vm(w, FAULT_A_IMAGE);
 	w->visible = w->durable;
 	w->a_gone |= f == FAULT_A_HOST_GONE;
 	return true;
@@ -136,6 +145,7 @@ bool sim_inject(struct sim_world *w, enum sim_fault f)
 			kill_daemon_b(w);
 		break;
 	case FAULT_A_VMM:
+	case FAULT_A_IMAGE:
 	case FAULT_B_VMM:
 		done = fault_vm(w, f);
 		break;
@@ -187,6 +197,7 @@ const char *sim_fault_name(enum sim_fault f)
 		[FAULT_A_DAEMON] = "source daemon killed",
 		[FAULT_B_DAEMON] = "target daemon killed",
 		[FAULT_A_VMM] = "source VMM killed",
+		[FAULT_A_IMAGE] = "source VMM and its RAM lost",
 		[FAULT_B_VMM] = "target VMM killed",
 		[FAULT_A_HOST] = "source host power cut",
 		[FAULT_B_HOST] = "target host power cut",

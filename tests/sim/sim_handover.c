@@ -7,9 +7,11 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include <cmocka.h>
 
+#include "base/cleanup.h"
 #include "world.h"
 
 #define RANDOM_RUNS 150000
@@ -18,7 +20,7 @@
 #define STEPS_MAX 400
 
 static struct {
-	unsigned runs, faults[FAULT_COUNT], moved, stayed, lost;
+	unsigned runs, faults[FAULT_COUNT], moved, served, stayed, lost;
 } seen;
 
 static void note(const struct sim_world *w)
@@ -27,6 +29,7 @@ static void note(const struct sim_world *w)
 	for (unsigned f = 0; f < FAULT_COUNT; f++)
 		seen.faults[f] += w->used[f];
 	seen.moved += w->vm_b == VM_RUNS;
+	seen.served += w->vm_b == VM_RUNS && w->served;
 	seen.stayed += w->vm_a == VM_RUNS;
 	seen.lost += w->vm_a != VM_RUNS && w->vm_b != VM_RUNS;
 }
@@ -107,9 +110,39 @@ static void test_no_fault_moves(void **state)
 	for (uint64_t seed = first; seed < first + count; seed++) {
 		sim_world_init(&w, seed);
 		sim_finish(&w);
-		if (w.broken[0] || w.vm_b != VM_RUNS || w.vm_a != VM_NONE || !w.b_recorded)
+		if (w.broken[0] || w.vm_b != VM_RUNS || w.vm_a != VM_NONE || !w.b_recorded || w.absent || w.image_a)
 			fail_msg("seed %llu: %s", (unsigned long long)seed,
 				 w.broken[0] ? w.broken : "the guest did not move");
+	}
+}
+
+/* Drivers that break the contract of post-copy, and what must be noticed of each. */
+static void test_finds_bugs(void **state)
+{
+	static const struct {
+		enum sim_bug bug;
+		const char *noticed;
+	} bugs[] = {
+		{ BUG_RUNNING_FOR_OWED, "5: source image destroyed while the target lacks pages" },
+		{ BUG_READY_FOR_OWING, "3: COMMIT although the owed pages are lost" },
+		{ BUG_FORGETS_OWED, "11: an absent page counts as present" },
+		{ BUG_ABORTS_SERVING, "2: the target runs and the record does not name it" },
+	};
+	struct sim_world w;
+
+	if (getenv("GW_SEED"))
+		skip();
+	for (unsigned i = 0; i < GW_ARRAY_SIZE(bugs); i++) {
+		unsigned noticed = 0;
+
+		for (uint64_t seed = 1; seed <= RANDOM_RUNS / 5 && !noticed; seed++) {
+			sim_world_init(&w, seed);
+			w.bug = bugs[i].bug;
+			run_random(&w);
+			noticed += !strncmp(w.broken, bugs[i].noticed, strlen(bugs[i].noticed));
+		}
+		if (!noticed)
+			fail_msg("not noticed: %s", bugs[i].noticed);
 	}
 }
 
@@ -122,9 +155,10 @@ static void test_covers(void **state)
 		if (seen.faults[f] < 100)
 			fail_msg("fault '%s' only %u times", sim_fault_name(f), seen.faults[f]);
 	assert_true(seen.moved > seen.runs / 20);
+	assert_true(seen.served > seen.runs / 20);
 	assert_true(seen.stayed > seen.runs / 20);
-	print_message("%u runs: %u moved, %u stayed, %u lost with their only host\n", seen.runs, seen.moved,
-		      seen.stayed, seen.lost);
+	print_message("%u runs: %u moved (%u by post-copy), %u stayed, %u lost with their only host\n", seen.runs,
+		      seen.moved, seen.served, seen.stayed, seen.lost);
 }
 
 int main(void)
@@ -136,6 +170,8 @@ int main(void)
 		  .test_func = test_single_faults },
 		{ .name = "X1 up to four faults at random: never two, never the wrong one, it settles",
 		  .test_func = test_random },
+		{ .name = "X1 a driver that forgets what post-copy owes is found out",
+		  .test_func = test_finds_bugs },
 		{ .name = "X1 the simulation reaches every fault, moves and stays",
 		  .test_func = test_covers },
 	};

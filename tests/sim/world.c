@@ -17,8 +17,11 @@ void sim_world_init(struct sim_world *w, uint64_t seed)
 		.b_up = true,
 		.link_up = true,
 		.vm_a = VM_RUNS,
+		.image_a = true,
 		.fence = 1,
 	};
+	w->postcopy = sim_one_in(&w->rng, 2);
+	w->unasked = sim_one_in(&w->rng, 2);
 }
 
 void sim_break(struct sim_world *w, const char *what)
@@ -46,6 +49,7 @@ enum sim_message sim_take(struct sim_queue *q)
 void sim_cut(struct sim_world *w)
 {
 	w->to_a.n = w->to_b.n = 0;
+	w->demand = false;
 	w->a_link_lost = w->b_link_lost = true;
 	if (w->stream == STREAM_OPEN || w->stream == STREAM_END)
 		w->stream = STREAM_BROKEN;
@@ -101,6 +105,7 @@ static void a_stop(struct sim_world *w)
 	case 1:
 		if (w->vm_a == VM_RUNS)
 			w->vm_a = VM_PAUSED;
+		sim_owe_pages(w);
 		w->a_stop_stage = 2;
 		break;
 	case 2:
@@ -147,8 +152,12 @@ static bool can_a_link_lost(const struct sim_world *w)
 static void a_link_lost(struct sim_world *w)
 {
 	w->a_link_lost = false;
-	if (w->a_known)
+	if (w->bug == BUG_ABORTS_SERVING && w->a.state == GW_SOURCE_SERVING) {
+		w->a = (struct gw_source_machine){ 0 };
+		sim_source_event(w, GW_SOURCE_EV_RESTARTED_ABORT);
+	} else if (w->a_known) {
 		sim_source_event(w, GW_SOURCE_EV_FAILED);
+	}
 }
 
 static bool can_a_vm_lost(const struct sim_world *w)
@@ -160,7 +169,7 @@ static void a_vm_lost(struct sim_world *w)
 {
 	w->a_vm_lost = false;
 	if (w->a_known)
-		sim_source_event(w, GW_SOURCE_EV_VM_LOST);
+		sim_source_event(w, w->image_a ? GW_SOURCE_EV_VM_LOST : GW_SOURCE_EV_IMAGE_LOST);
 }
 
 static bool can_a_restart(const struct sim_world *w)
@@ -209,7 +218,7 @@ static void b_all_received(struct sim_world *w)
 /* The VMM is done some time before its daemon hears of it. */
 static bool can_b_load(const struct sim_world *w)
 {
-	return w->b_loading && w->vm_b == VM_PART;
+	return w->b_loading && w->vm_b == VM_PART && sim_state_can_load(w);
 }
 
 static void b_load(struct sim_world *w)
@@ -226,7 +235,20 @@ static bool can_b_loaded(const struct sim_world *w)
 static void b_loaded(struct sim_world *w)
 {
 	w->b_loading = false;
-	sim_target_event(w, GW_TARGET_EV_LOADED);
+	sim_target_event(w, w->absent ? GW_TARGET_EV_LOADED_OWING : GW_TARGET_EV_LOADED);
+}
+
+static bool can_b_complete(const struct sim_world *w)
+{
+	return B_FREE(w) && w->b_complete;
+}
+
+static void b_complete(struct sim_world *w)
+{
+	w->b_complete = false;
+	w->served |= w->b_known && w->b.state == GW_TARGET_RUNNING && w->b.owes;
+	if (w->b_known)
+		sim_target_event(w, GW_TARGET_EV_COMPLETE);
 }
 
 static bool can_b_link_lost(const struct sim_world *w)
@@ -300,6 +322,8 @@ static const struct step {
 	{ "B all received", can_b_all_received, b_all_received },
 	{ "B loads", can_b_load, b_load },
 	{ "B loaded", can_b_loaded, b_loaded },
+	{ "a page comes", sim_can_page_come, sim_page_comes },
+	{ "B complete", can_b_complete, b_complete },
 	{ "B link lost", can_b_link_lost, b_link_lost },
 	{ "B VMM lost", can_b_vm_lost, b_vm_lost },
 	{ "B destroyed", can_b_destroyed, b_destroyed },
@@ -321,6 +345,7 @@ void sim_check(struct sim_world *w)
 	w->ever_ready |= w->b_known && w->b.state == GW_TARGET_READY;
 	if (w->commit_acted && w->abort_acted)
 		sim_break(w, "4: both decisions were acted on");
+	sim_check_pages(w);
 }
 
 static bool run_one(struct sim_world *w, const struct step *table, size_t n)
@@ -363,6 +388,18 @@ static void a_fails(struct sim_world *w)
 	sim_source_event(w, GW_SOURCE_EV_FAILED);
 }
 
+static bool can_a_serve_again(const struct sim_world *w)
+{
+	return A_FREE(w) && w->a_known && w->a.state == GW_SOURCE_SERVING;
+}
+
+/* The demand channel is made anew, in case that what was said over it was lost. */
+static void a_serve_again(struct sim_world *w)
+{
+	w->demand = false;
+	sim_source_event(w, GW_SOURCE_EV_FAILED);
+}
+
 static bool can_a_patience(const struct sim_world *w)
 {
 	return A_FREE(w) && w->a_known && gw_source_can_abort(&w->a);
@@ -386,6 +423,7 @@ static bool can_b_timer(const struct sim_world *w)
 static const struct step timers[] = {
 	{ "A repeats COMMIT", can_a_repeat_commit, a_fails },
 	{ "A repeats ASK", can_a_repeat_ask, a_fails },
+	{ "A serves again", can_a_serve_again, a_serve_again },
 	{ "A loses patience", can_a_patience, a_fails },
 	{ "A tries to decide again", can_a_retry, a_retry },
 	{ "B asks, or takes the link for lost", can_b_timer, b_link_lost },
@@ -400,7 +438,8 @@ bool sim_timer(struct sim_world *w)
 static bool settled(const struct sim_world *w)
 {
 	bool a_done = !w->a_known || w->a.state == GW_SOURCE_ABORTED || w->a.state == GW_SOURCE_DONE;
-	bool b_done = !w->b_known || w->b.state == GW_TARGET_GONE || w->b.state == GW_TARGET_RUNNING;
+	bool b_done = !w->b_known || w->b.state == GW_TARGET_GONE ||
+		      (w->b.state == GW_TARGET_RUNNING && !w->b.owes);
 
 	if (!w->a_up || w->a_todo || w->a_writing != REC_NONE)
 		a_done = w->a_gone;
@@ -409,11 +448,17 @@ static bool settled(const struct sim_world *w)
 	return a_done && b_done;
 }
 
+/* Without the source, for good: a whole copy runs, another one goes. Without the source's image a guest
+ * that waits for a page of it is ended. */
 static void operator_decides(struct sim_world *w)
 {
-	if (!w->a_gone || !B_FREE(w) || !w->b_known)
+	if (!B_FREE(w) || !w->b_known)
 		return;
-	if (w->b.state == GW_TARGET_PART)
+	if (w->b.state == GW_TARGET_RUNNING && w->b.owes && !w->image_a && w->vm_b == VM_RUNS)
+		sim_kill_vm_b(w);
+	if (!w->a_gone)
+		return;
+	if (w->b.state == GW_TARGET_PART || (w->b.state == GW_TARGET_READY && w->b.owes))
 		sim_target_event(w, GW_TARGET_EV_ABORT);
 	if (w->b.state != GW_TARGET_READY)
 		return;
@@ -439,6 +484,8 @@ static void check_end(struct sim_world *w)
 		sim_break(w, "the target was not cleaned up");
 	if (runs_b && !w->a_gone && w->vm_a != VM_NONE && w->vm_a != VM_DEAD)
 		sim_break(w, "the source was not cleaned up");
+	if (runs_b && w->absent)
+		sim_break(w, "9: the target runs in the end and lacks pages");
 	if (w->cancel_accepted && runs_b && !w->operator_decided && !w->a_died)
 		sim_break(w, "a cancel was accepted and the guest moved");
 }

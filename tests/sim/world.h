@@ -19,14 +19,17 @@ enum sim_record { REC_NONE, REC_BEGIN, REC_COMMIT, REC_ABORT };
 enum sim_vm { VM_NONE, VM_PART, VM_PAUSED, VM_RUNS, VM_DEAD };
 enum sim_message {
 	MSG_PREPARE, MSG_COMMIT, MSG_ABORT, MSG_ASK, /* A -> B */
+	MSG_DEMAND, /* ... opens the demand channel; is answered like ASK */
 	MSG_PREPARED, MSG_READY, MSG_RUNNING, MSG_FAILED, MSG_ASK_WHOLE, MSG_ASK_PART, /* B -> A */
+	MSG_READY_OWING, MSG_RUNNING_OWED, MSG_COMPLETE, MSG_ASK_OWING,
 };
 enum sim_stream { STREAM_NONE, STREAM_OPEN, STREAM_END, STREAM_DELIVERED, STREAM_BROKEN };
 
 enum sim_fault {
 	FAULT_A_DAEMON,     /* SIGKILL of a daemon; it restarts later */
 	FAULT_B_DAEMON,
-	FAULT_A_VMM,        /* SIGKILL of a VMM */
+	FAULT_A_VMM,        /* SIGKILL of a VMM; its RAM stays mapped by the daemon */
+	FAULT_A_IMAGE,      /* ... with its RAM */
 	FAULT_B_VMM,
 	FAULT_A_HOST,       /* power cut: daemon, VMM and page cache */
 	FAULT_B_HOST,
@@ -43,6 +46,16 @@ enum sim_fault {
 	FAULT_COUNT,
 };
 
+/* Drivers that do not keep to the contract: each must be caught. */
+enum sim_bug {
+	BUG_NONE,
+	BUG_RUNNING_FOR_OWED,  /* the target says RUNNING although pages are owed to it */
+	BUG_READY_FOR_OWING,   /* ... READY */
+	BUG_FORGETS_OWED,      /* ... and forgets them when its daemon restarts */
+	BUG_ABORTS_SERVING,    /* the source takes a link lost while serving for a reason to go back */
+	BUG_COUNT,
+};
+
 #define SIM_QUEUE_MAX 64
 
 struct sim_queue {
@@ -53,6 +66,9 @@ struct sim_queue {
 struct sim_world {
 	struct sim_rng rng;
 	bool trace;
+	enum sim_bug bug;
+	bool postcopy; /* the switch comes with pages owed, if there are any */
+	bool unasked;  /* pages come unasked already before the target runs */
 
 	/* Source host */
 	bool a_up, a_gone, a_started, a_known;
@@ -62,18 +78,20 @@ struct sim_world {
 	bool a_copying, a_resuming, a_link_lost, a_vm_lost;
 	unsigned a_stop_stage; /* 1 pause, 2 send the end, 3 report */
 	enum sim_vm vm_a;
+	bool image_a; /* the RAM can be read, with a VMM or without */
 	enum sim_record visible, durable;
 
 	/* Target host */
 	bool b_up, b_known;
 	struct gw_target_machine b;
 	unsigned b_todo;
-	bool b_creating, b_loading, b_destroying, b_link_lost, b_vm_lost;
+	bool b_creating, b_loading, b_destroying, b_link_lost, b_vm_lost, b_complete;
 	enum sim_vm vm_b;
+	unsigned absent; /* pages, by bit, that are still owed to vm_b */
 	bool b_recorded;
 
 	/* Between them */
-	bool link_up;
+	bool link_up, demand;
 	enum sim_stream stream;
 	struct sim_queue to_a, to_b;
 
@@ -84,7 +102,7 @@ struct sim_world {
 	/* History, for the checks */
 	unsigned fence;            /* epoch that the disks accept: 1 A, 2 B, 3 A again */
 	bool ever_whole, ever_ready, commit_acted, abort_acted, operator_decided, cancel_accepted;
-	bool a_died, a_died_fatally, b_died;
+	bool a_died, a_died_fatally, b_died, served;
 	unsigned steps;
 	char broken[160];
 };
@@ -118,5 +136,18 @@ void sim_target_restart(struct sim_world *w);
 void sim_source_work(struct sim_world *w);
 void sim_target_work(struct sim_world *w);
 void sim_source_written(struct sim_world *w);
+void sim_kill_vm_b(struct sim_world *w);
+
+/* Pages that are owed (owed.c). */
+void sim_owe_pages(struct sim_world *w);
+bool sim_lacks_pages(const struct sim_world *w);
+bool sim_state_can_load(const struct sim_world *w);
+bool sim_can_page_come(const struct sim_world *w);
+void sim_page_comes(struct sim_world *w);
+void sim_lose_image(struct sim_world *w);
+void sim_destroy_image(struct sim_world *w);
+void sim_check_commit(struct sim_world *w);
+void sim_check_pages(struct sim_world *w);
+void sim_source_serves(struct sim_world *w);
 
 #endif

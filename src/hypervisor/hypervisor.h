@@ -9,6 +9,7 @@
 #define GW_HYPERVISOR_HYPERVISOR_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -24,6 +25,10 @@ struct gw_ram_region {
 	uint64_t size_bytes;
 	uint64_t page_size_bytes; /* of the backing: 4096 (shmem, THP too) or the hugetlb page size */
 	uint64_t hva;             /* address of the mapping in the VMM's process; 0 when not known */
+};
+
+struct gw_hva_range {
+	uint64_t hva, len;
 };
 
 enum gw_vm_status {
@@ -55,6 +60,11 @@ struct gw_hypervisor_ops {
 
 	/* Has the VMM's own process populate the page tables for [hva, hva+len) for writing. */
 	int (*populate)(struct gw_vm *vm, uint64_t hva, uint64_t len, struct gw_error *err);
+	int (*populate_ranges)(struct gw_vm *vm, const struct gw_hva_range *ranges, size_t n, struct gw_error *err);
+
+	/* Until *ret_fd is closed (also by the caller's death) the VMM throws no page of guest RAM away, whatever its
+	 * balloon asks for. -EOPNOTSUPP when it was started without the means. */
+	int (*hold_discards)(struct gw_vm *vm, int *ret_fd, struct gw_error *err);
 
 	/* Returns when the vCPUs stand still and the VMM writes no RAM on the guest's behalf any more. */
 	int (*pause)(struct gw_vm *vm, gw_time_ns deadline, struct gw_error *err);

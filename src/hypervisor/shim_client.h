@@ -3,10 +3,13 @@
 #ifndef GW_HYPERVISOR_SHIM_CLIENT_H
 #define GW_HYPERVISOR_SHIM_CLIENT_H
 
+#include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "hypervisor/hypervisor.h"
 
 /* 0 when a library of our protocol version answers at `path`, -EPROTO for another version. */
 int gw_shim_hello(const char *path, gw_time_ns deadline, struct gw_error *err);
@@ -17,6 +20,15 @@ int gw_shim_userfaultfd(const char *path, gw_time_ns deadline, int *ret_fd, stru
 /* Populates the VMM's page tables of [hva, hva+len) for writing. */
 int gw_shim_populate(const char *path, uint64_t hva, uint64_t len, gw_time_ns deadline,
                      struct gw_error *err);
+
+/* The same for many ranges, over one connection. */
+int gw_shim_populate_ranges(const char *path, const struct gw_hva_range *ranges, size_t n, gw_time_ns deadline,
+                            struct gw_error *err);
+
+/* Until *ret_fd is closed discards of [hva, hva+len) and of the file (`dev`, `ino`) are skipped. -EOPNOTSUPP when the
+ * library is older than this. */
+int gw_shim_hold_discards(const char *path, uint64_t hva, uint64_t len, uint64_t dev, uint64_t ino,
+                          gw_time_ns deadline, int *ret_fd, struct gw_error *err);
 
 /* Has the kernel gather [hva, hva+len) into huge pages. -EINVAL where it cannot. */
 int gw_shim_collapse(const char *path, uint64_t hva, uint64_t len, gw_time_ns deadline,

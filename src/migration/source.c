@@ -141,7 +141,7 @@ int gw_out_new_restarted(const struct gw_out_config *c, enum gw_source_event ev,
 	if (!o)
 		return gw_error_set(err, ENOMEM, "out of memory");
 	pthread_mutex_init(&o->lock, NULL);
-	o->control_fd = -1;
+	o->control_fd = o->hold_fd = -1;
 	o->first = ev;
 	o->step = "starting";
 	o->cancel_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

@@ -31,6 +31,8 @@ struct gw_out {
 	struct gw_bitmap pending[GW_RAM_REGIONS_MAX];
 	unsigned n_regions;
 	struct gw_trace *trace;
+	int hold_fd; /* while open the VMM throws no page of RAM away; -1: not held */
+	bool given_away; /* the VM here is to end: nothing of it needs tidying */
 	struct gw_sender *sender;
 	struct gw_convergence convergence;
 	uint32_t pass;

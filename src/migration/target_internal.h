@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* One incoming migration's insides, shared by target.c (the machine), target_receive.c and target_setup.c. */
+/* One incoming migration's insides, shared by target.c (the machine), target_populate.c, target_receive.c and
+ * target_setup.c. */
 #ifndef GW_MIGRATION_TARGET_INTERNAL_H
 #define GW_MIGRATION_TARGET_INTERNAL_H
 
 #include <pthread.h>
-#include <stdatomic.h>
 
 #include "base/io.h"
 #include "memory/ram.h"
@@ -42,14 +42,7 @@ struct gw_in {
 	bool owner_recorded;
 	struct gw_error failure;
 
-	/* populating */
-	pthread_t populate_thread;
-	bool populating;
-	atomic_bool populate_stop;
-	atomic_llong populate_ns;
-	atomic_bool populate_done; /* or given up */
-	_Atomic(struct gw_vm *) populate_vm; /* set once started: its page tables too */
-	atomic_int populate_error;
+	struct gw_populate *populate; /* NULL: not under way */
 
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
@@ -66,8 +59,18 @@ struct gw_in {
 /* target_setup.c */
 int gw_in_create(struct gw_in *in, struct gw_error *err);
 int gw_in_send_prepared(struct gw_in *in, struct gw_error *err);
-void gw_in_stop_populating(struct gw_in *in);
 void gw_in_release(struct gw_in *in); /* channels, mappings, descriptors: not the VM */
+
+/* target_populate.c: on failure nothing is populated ahead, which is slower and not wrong. */
+void gw_in_start_populating(struct gw_in *in);              /* what the layout names; RAM is mapped */
+void gw_in_populate_vmm(struct gw_in *in, struct gw_vm *vm); /* it is there now */
+void gw_in_arrived(void *populate, uint32_t region, uint64_t first_page, uint64_t n_pages); /* a channel's thread */
+void gw_in_hurry_populating(struct gw_in *in);              /* the guest stands still: nothing more ahead */
+/* Until all that has arrived is in the VMM's page tables too, and the layout. */
+void gw_in_wait_populated(struct gw_in *in, gw_time_ns patience);
+int gw_in_populate_error(struct gw_in *in);                 /* 0, or why there is no memory for the guest */
+void gw_in_populated(struct gw_in *in, gw_time_ns *ret_ns, uint64_t *ret_huge_bytes);
+void gw_in_stop_populating(struct gw_in *in);
 
 /* target_receive.c */
 int gw_in_receive(struct gw_in *in, struct gw_error *err); /* until SENT and everything is in RAM */

@@ -15,6 +15,7 @@
 #include "transport/peer.h"
 
 #define POPULATE_PATIENCE_NS (500 * GW_NS_PER_MS)
+#define LAST_PATIENCE_NS (20 * GW_NS_PER_MS) /* in the guest's downtime: a fault for each page costs no more */
 
 static int add_state(struct gw_in *in, const char *body, size_t len, struct gw_error *err)
 {
@@ -54,12 +55,13 @@ static int complete(struct gw_in *in, const char *body, struct gw_error *err)
 	if (in->state_bytes != le64toh(sent.state_bytes) ||
 	    XXH3_64bits(in->state, in->state_bytes) != le64toh(sent.state_digest))
 		return gw_error_set(err, EPROTO, "the device state did not arrive whole");
+	gw_in_wait_populated(in, LAST_PATIENCE_NS);
 	return gw_fault("target-all-received");
 }
 
 static int populate_failed(struct gw_in *in, struct gw_error *err)
 {
-	int e = atomic_load(&in->populate_error);
+	int e = gw_in_populate_error(in);
 
 	return e ? gw_error_set_errno(err, e, "cannot allocate the guest's memory on the target") : 0;
 }
@@ -68,15 +70,15 @@ static int populate_failed(struct gw_in *in, struct gw_error *err)
 static int catch_up(struct gw_in *in, const char *body, struct gw_error *err)
 {
 	struct gw_wait w = { .cancel_fd = in->wake_fd, .idle_ns = in->config.idle_timeout_ns };
-	gw_time_ns deadline = gw_deadline_in(POPULATE_PATIENCE_NS);
 	struct gw_wire_pass pass;
 	int r;
 
 	memcpy(&pass, body, sizeof(pass));
 	r = gw_receiver_wait(in->receiver, le32toh(pass.pass), &w, err);
-	while (r == 0 && !atomic_load(&in->populate_done) && gw_now_ns() < deadline)
-		gw_sleep_ns(GW_NS_PER_MS / 2);
-	return r < 0 ? r : gw_peer_send(in->control_fd, GW_WIRE_PASS, &pass, sizeof(pass), &in->wait, err);
+	if (r < 0)
+		return r;
+	gw_in_wait_populated(in, POPULATE_PATIENCE_NS);
+	return gw_peer_send(in->control_fd, GW_WIRE_PASS, &pass, sizeof(pass), &in->wait, err);
 }
 
 /* One frame. 1 when everything is here; -ESTALE when the source aborted. */
@@ -89,8 +91,7 @@ static int handle_frame(struct gw_in *in, const struct gw_wire_frame *f, const c
 		return catch_up(in, body, err);
 	case GW_WIRE_SWITCH:
 		in->switch_began = gw_now_ns();
-		/* Only asks: joining could wait for a piece, in the guest's downtime. */
-		atomic_store(&in->populate_stop, true);
+		gw_in_hurry_populating(in);
 		return 0;
 	case GW_WIRE_STATE:
 		return add_state(in, body, f->length, err);
@@ -147,9 +148,13 @@ int gw_in_send_ready(struct gw_in *in, int fd, struct gw_error *err)
 	struct gw_wire_ready body = {
 		.ram_wait_ns = htole64((uint64_t)in->ram_wait_ns),
 		.load_ns = htole64((uint64_t)in->load_ns),
-		.populate_ns = htole64((uint64_t)atomic_load(&in->populate_ns)),
 	};
+	uint64_t huge_bytes;
+	gw_time_ns populate_ns;
 
+	gw_in_populated(in, &populate_ns, &huge_bytes);
+	body.populate_ns = htole64((uint64_t)populate_ns);
+	body.huge_bytes = htole64(huge_bytes);
 	return gw_peer_send(fd, GW_WIRE_READY, &body, sizeof(body), &w, err);
 }
 

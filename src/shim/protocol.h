@@ -11,7 +11,7 @@
 
 #define GW_SHIM_SOCKET_ENV "GODWIT_SHIM_SOCKET"
 #define GW_SHIM_MAGIC 0x4d485347u /* "GSHM" */
-#define GW_SHIM_VERSION 1u
+#define GW_SHIM_VERSION 2u
 
 enum gw_shim_command {
 	GW_SHIM_HELLO = 1,          /* value: GW_SHIM_VERSION */
@@ -23,6 +23,10 @@ enum gw_shim_command {
 	 * userfaultfd: the one thread that serves all clients would wait with them. */
 	GW_SHIM_POPULATE_WRITE = 3,
 	GW_SHIM_COLLAPSE = 4,
+	/* As long as this connection lives, discards are skipped: of memory [address, address + length), by madvise();
+	 * of the file with st_dev `address` and st_ino `length`, by fallocate(). The reply says that none is under way. */
+	GW_SHIM_HOLD_MEMORY = 8,
+	GW_SHIM_HOLD_FILE = 9,
 };
 
 struct gw_shim_request {

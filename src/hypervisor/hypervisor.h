@@ -60,6 +60,7 @@ struct gw_hypervisor_ops {
 
 	/* Has the VMM's own process populate the page tables for [hva, hva+len) for writing. */
 	int (*populate)(struct gw_vm *vm, uint64_t hva, uint64_t len, struct gw_error *err);
+	/* The same for many ranges whose pages are in their file already, more cheaply. */
 	int (*populate_ranges)(struct gw_vm *vm, const struct gw_hva_range *ranges, size_t n, struct gw_error *err);
 
 	/* Until *ret_fd is closed (also by the caller's death) the VMM throws no page of guest RAM away, whatever its

@@ -118,7 +118,7 @@ int gw_shim_populate_ranges(const char *path, const struct gw_hva_range *ranges,
 	int r = gw_unix_connect(path, &sock);
 
 	for (size_t i = 0; i < n && r == 0; i++) {
-		struct gw_shim_request request = { .magic = GW_SHIM_MAGIC, .command = GW_SHIM_POPULATE_WRITE,
+		struct gw_shim_request request = { .magic = GW_SHIM_MAGIC, .command = GW_SHIM_POPULATE_READ,
 			                           .address = ranges[i].hva, .length = ranges[i].len };
 		struct gw_shim_reply reply;
 		gw_autofd int fd = -1;

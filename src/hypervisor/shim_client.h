@@ -21,7 +21,7 @@ int gw_shim_userfaultfd(const char *path, gw_time_ns deadline, int *ret_fd, stru
 int gw_shim_populate(const char *path, uint64_t hva, uint64_t len, gw_time_ns deadline,
                      struct gw_error *err);
 
-/* The same for many ranges, over one connection. */
+/* The same for many ranges of shared memory, over one connection; cheapest where the pages are in the file already. */
 int gw_shim_populate_ranges(const char *path, const struct gw_hva_range *ranges, size_t n, gw_time_ns deadline,
                             struct gw_error *err);
 

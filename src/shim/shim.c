@@ -36,6 +36,7 @@
 #include "shim/protocol.h"
 
 #ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_READ 22
 #define MADV_POPULATE_WRITE 23
 #endif
 #ifndef MADV_COLLAPSE
@@ -165,7 +166,12 @@ static void begin_madvise(struct client *c)
 static void continue_madvise(struct client *c)
 {
 	const struct gw_shim_request *r = &c->request;
-	int advice = r->command == GW_SHIM_COLLAPSE ? MADV_COLLAPSE : MADV_POPULATE_WRITE;
+	static const int advices[] = {
+		[GW_SHIM_POPULATE_WRITE] = MADV_POPULATE_WRITE,
+		[GW_SHIM_COLLAPSE] = MADV_COLLAPSE,
+		[GW_SHIM_POPULATE_READ] = MADV_POPULATE_READ,
+	};
+	int advice = advices[r->command];
 	uint64_t left = r->length - c->done_bytes;
 	uint64_t piece = left < PIECE_BYTES ? left : PIECE_BYTES;
 
@@ -215,6 +221,7 @@ static void client_request(struct client *c)
 		reply_userfaultfd(c);
 		break;
 	case GW_SHIM_POPULATE_WRITE:
+	case GW_SHIM_POPULATE_READ:
 	case GW_SHIM_COLLAPSE:
 		begin_madvise(c);
 		break;

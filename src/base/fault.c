@@ -17,7 +17,7 @@
 /* In the order in which a migration meets them. */
 static const char *const names[] = {
 	"source-begin-recorded", "source-connected",      "source-prepare-sent",  "target-prepare-received",
-	"target-ram-created",    "target-vm-started",     "target-prepared-sent", "source-prepared",
+	"target-ram-created",    "target-populate-vmm",   "target-vm-started",     "target-prepared-sent", "source-prepared",
 	"source-tracing-armed",  "source-pass-begin",     "source-pass-middle",   "target-pass-middle",
 	"source-pass-end",       "source-stop-begin",     "source-stopped",       "source-last-pages-sent",
 	"source-state-saved",    "source-all-sent",       "target-all-received",  "target-load-begin",

@@ -129,6 +129,22 @@ static void print_verify(FILE *out, const json_t *v)
 	fprintf(out, " (compared in %s)\n", duration_of(buf, sizeof(buf), v, "duration_ns"));
 }
 
+static void print_page_tables(FILE *out, const json_t *report)
+{
+	const json_t *huge = json_object_get(report, "huge");
+	char took[32], before[32], after[32];
+
+	if (gw_json_int(report, "populate_ns", 0) <= 0)
+		return;
+	fprintf(out, "\nPage tables at the target: populated in %s, most of it while memory arrived",
+	        duration_of(took, sizeof(took), report, "populate_ns"));
+	if (gw_json_int(huge, "before_bytes", 0) > 0 || gw_json_int(huge, "after_bytes", 0) > 0)
+		fprintf(out, "; huge mappings: %s at the source, %s at the target",
+		        size_of(before, sizeof(before), huge, "before_bytes"),
+		        size_of(after, sizeof(after), huge, "after_bytes"));
+	putc('\n', out);
+}
+
 void gw_render_report(FILE *out, const json_t *report)
 {
 	char ram[32], wire[32], text[512];
@@ -154,6 +170,7 @@ void gw_render_report(FILE *out, const json_t *report)
 	             gw_json_int(report, "downtime_ns", -1));
 	print_phases(out, "Set-up", json_object_get(report, "setup"), -1);
 	print_phases(out, "Clean-up", json_object_get(report, "cleanup"), -1);
+	print_page_tables(out, report);
 	print_verify(out, json_object_get(report, "verify"));
 	if (gw_json_int(report, "total_ns", -1) >= 0)
 		fprintf(out, "\nTotal: %s\n", duration_of(text, sizeof(text), report, "total_ns"));

@@ -47,6 +47,7 @@ struct gw_vm_def {
 	char *machine;                 /* default "q35"; resolved to the versioned name at start */
 	enum gw_accel accel;
 	enum gw_backing backing;
+	bool balloon;                  /* the guest reports its free pages, which are then not kept nor sent */
 	char *firmware;                /* -bios, NULL: QEMU's default */
 	char *kernel, *initrd, *append;
 	struct gw_disk_def disks[GW_VM_DISKS_MAX];

@@ -47,6 +47,7 @@ static void put_vm(struct out *o, const struct gw_vm_def *def)
 	put(o, "machine", def->machine);
 	put(o, "accel", gw_accel_names[def->accel]);
 	put(o, "pages", gw_backing_names[def->backing]);
+	put(o, "balloon", def->balloon ? "yes" : NULL); /* an older release at the target does not know it */
 	put(o, "firmware", def->firmware);
 	if (def->kernel) {
 		fprintf(o->file, "\n[boot]\n");

@@ -246,6 +246,7 @@ static const struct gw_def_key vm_keys[] = {
 	{ "machine", set_word, offsetof(struct gw_vm_def, machine) },
 	{ "accel", set_accel, offsetof(struct gw_vm_def, accel) },
 	{ "pages", set_backing, offsetof(struct gw_vm_def, backing) },
+	{ "balloon", set_bool, offsetof(struct gw_vm_def, balloon) },
 	{ "firmware", set_path, offsetof(struct gw_vm_def, firmware) },
 	{ NULL },
 };

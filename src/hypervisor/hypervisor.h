@@ -65,12 +65,16 @@ struct gw_hypervisor_ops {
 	int (*drop_userfaultfd)(struct gw_vm *vm, struct gw_error *err);
 	/* Takes ranges of RAM (hva, whole pages) out of the VMM's page tables; contents stay in the file. */
 	int (*unmap_pages)(struct gw_vm *vm, const struct gw_hva_range *ranges, size_t n, struct gw_error *err);
-	/* Has the kernel gather [hva, hva+len) into huge mappings again where the backing has huge pages. */
-	int (*collapse)(struct gw_vm *vm, uint64_t hva, uint64_t len, struct gw_error *err);
-
 	/* Has the VMM's own process populate the page tables for [hva, hva+len) for writing. -ECANCELED once cancel_fd
 	 * (-1: none) is readable; what was asked for may still be done then. */
 	int (*populate)(struct gw_vm *vm, uint64_t hva, uint64_t len, int cancel_fd, struct gw_error *err);
+	/* The same for many ranges whose pages are in their file already, more cheaply. */
+	int (*populate_ranges)(struct gw_vm *vm, const struct gw_hva_range *ranges, size_t n, int cancel_fd,
+	                       struct gw_error *err);
+
+	/* Until *ret_fd is closed (also by the caller's death) the VMM throws no page of guest RAM away, whatever its
+	 * balloon asks for. -EOPNOTSUPP when it was started without the means. */
+	int (*hold_discards)(struct gw_vm *vm, int *ret_fd, struct gw_error *err);
 
 	/* Returns when the vCPUs stand still and the VMM writes no RAM on the guest's behalf any more. */
 	int (*pause)(struct gw_vm *vm, gw_time_ns deadline, struct gw_error *err);

@@ -132,6 +132,8 @@ int gw_qemu_command(const struct gw_qemu_host *host, const struct gw_vm_def *def
 	add_channels(&s, def, run);
 	add_disks(&s, def);
 	add_nics(&s, def, rec);
+	if (def->balloon)
+		TWO_ARGS(&s, "-device", "virtio-balloon-pci,id=balloon,free-page-reporting=on");
 	gw_strv_add(&s, "-S");
 	if (incoming)
 		TWO_ARGS(&s, "-incoming", "defer");

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/pidfd.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 
 #include "base/cleanup.h"
@@ -322,12 +323,31 @@ static int op_unmap_pages(struct gw_vm *vm, const struct gw_hva_range *ranges, s
 	return r < 0 ? gw_qemu_explain(q, r, "cannot let go of stale pages", err) : 0;
 }
 
-static int op_collapse(struct gw_vm *vm, uint64_t hva, uint64_t len, struct gw_error *err)
+static int op_populate_ranges(struct gw_vm *vm, const struct gw_hva_range *ranges, size_t n, int cancel_fd,
+                              struct gw_error *err)
 {
 	struct gw_qemu *q = gw_qemu_of(vm);
-	int r = gw_shim_collapse(q->shim_socket, hva, len, gw_deadline_in(POPULATE_BASE_NS), err);
+	gw_time_ns limit = POPULATE_BASE_NS + (gw_time_ns)(q->rec.memory_bytes / GW_GIB) * POPULATE_GIB_NS;
+	int r = gw_shim_populate_ranges(q->shim_socket, ranges, n, gw_deadline_in(limit), cancel_fd, err);
 
-	return r < 0 ? gw_qemu_explain(q, r, "cannot gather its memory into huge pages", err) : 0;
+	return r < 0 ? gw_qemu_explain(q, r, "cannot populate its page tables", err) : 0;
+}
+
+static int op_hold_discards(struct gw_vm *vm, int *ret_fd, struct gw_error *err)
+{
+	struct gw_qemu *q = gw_qemu_of(vm);
+	struct gw_ram_region region;
+	struct stat st;
+	unsigned n;
+	int r = op_ram(vm, &region, &n, err);
+
+	if (r < 0)
+		return r;
+	if (stat(region.path, &st) < 0)
+		return gw_error_set_errno(err, errno, "VM %s: cannot look at its RAM file %s", q->name, region.path);
+	r = gw_shim_hold_discards(q->shim_socket, region.hva, region.size_bytes, st.st_dev, st.st_ino,
+	                          gw_deadline_in(GW_QEMU_ANSWER_NS), ret_fd, err);
+	return r < 0 ? gw_qemu_explain(q, r, "may give memory back while it is copied", err) : 0;
 }
 
 /* ---- the rest ---- */
@@ -450,8 +470,9 @@ const struct gw_hypervisor_ops gw_qemu_ops = {
 	.keep_userfaultfd = op_keep_userfaultfd,
 	.drop_userfaultfd = op_drop_userfaultfd,
 	.unmap_pages = op_unmap_pages,
-	.collapse = op_collapse,
 	.populate = op_populate,
+	.populate_ranges = op_populate_ranges,
+	.hold_discards = op_hold_discards,
 	.pause = gw_qemu_pause,
 	.resume = gw_qemu_resume,
 	.save_prepare = gw_qemu_save_prepare,

@@ -47,6 +47,14 @@ static int receive_reply(int sock, gw_time_ns deadline, int cancel_fd, struct gw
 	return 0;
 }
 
+static int exchange(int sock, const struct gw_shim_request *request, gw_time_ns deadline, int cancel_fd,
+                    struct gw_shim_reply *ret, int *ret_fd)
+{
+	if (send(sock, request, sizeof(*request), MSG_NOSIGNAL) != (ssize_t)sizeof(*request))
+		return -errno;
+	return receive_reply(sock, deadline, cancel_fd, ret, ret_fd);
+}
+
 static int ask(const char *path, const struct gw_shim_request *request, gw_time_ns deadline, int cancel_fd,
                uint64_t *ret_value, int *ret_fd, const char *what, struct gw_error *err)
 {
@@ -55,10 +63,8 @@ static int ask(const char *path, const struct gw_shim_request *request, gw_time_
 	gw_autofd int fd = -1;
 	int r = gw_unix_connect(path, &sock);
 
-	if (r == 0 && send(sock, request, sizeof(*request), MSG_NOSIGNAL) != (ssize_t)sizeof(*request))
-		r = -errno;
 	if (r == 0)
-		r = receive_reply(sock, deadline, cancel_fd, &reply, &fd);
+		r = exchange(sock, request, deadline, cancel_fd, &reply, &fd);
 	if (r < 0)
 		return gw_error_set_errno(err, r, "cannot reach the preloaded library at %s", path);
 	if (reply.result < 0)
@@ -134,10 +140,7 @@ int gw_shim_unmap_pages(const char *path, const struct gw_hva_range *ranges, siz
 		struct gw_shim_reply reply;
 		gw_autofd int fd = -1;
 
-		if (send(sock, &request, sizeof(request), MSG_NOSIGNAL) != (ssize_t)sizeof(request))
-			r = -errno;
-		if (r == 0)
-			r = receive_reply(sock, deadline, -1, &reply, &fd);
+		r = exchange(sock, &request, deadline, -1, &reply, &fd);
 		if (r == 0)
 			r = reply.result;
 	}
@@ -151,6 +154,49 @@ int gw_shim_populate(const char *path, uint64_t hva, uint64_t len, gw_time_ns de
 	                                   .address = hva, .length = len };
 
 	return ask(path, &request, deadline, cancel_fd, NULL, NULL, "populate its page tables", err);
+}
+
+int gw_shim_populate_ranges(const char *path, const struct gw_hva_range *ranges, size_t n, gw_time_ns deadline,
+                            int cancel_fd, struct gw_error *err)
+{
+	gw_autofd int sock = -1;
+	int r = gw_unix_connect(path, &sock);
+
+	for (size_t i = 0; i < n && r == 0; i++) {
+		struct gw_shim_request request = { .magic = GW_SHIM_MAGIC, .command = GW_SHIM_POPULATE_READ,
+			                           .address = ranges[i].hva, .length = ranges[i].len };
+		struct gw_shim_reply reply;
+		gw_autofd int fd = -1;
+
+		r = exchange(sock, &request, deadline, cancel_fd, &reply, &fd);
+		if (r == 0)
+			r = reply.result;
+	}
+	return r < 0 ? gw_error_set_errno(err, r, "the VMM cannot populate its page tables") : 0;
+}
+
+int gw_shim_hold_discards(const char *path, uint64_t hva, uint64_t len, uint64_t dev, uint64_t ino,
+                          gw_time_ns deadline, int *ret_fd, struct gw_error *err)
+{
+	const struct gw_shim_request requests[] = {
+		{ .magic = GW_SHIM_MAGIC, .command = GW_SHIM_HOLD_MEMORY, .address = hva, .length = len },
+		{ .magic = GW_SHIM_MAGIC, .command = GW_SHIM_HOLD_FILE, .address = dev, .length = ino },
+	};
+	gw_autofd int sock = -1;
+	int r = gw_unix_connect(path, &sock);
+
+	for (size_t i = 0; i < GW_ARRAY_SIZE(requests) && r == 0; i++) {
+		struct gw_shim_reply reply;
+		gw_autofd int fd = -1;
+
+		r = exchange(sock, &requests[i], deadline, -1, &reply, &fd);
+		if (r == 0)
+			r = reply.result;
+	}
+	if (r < 0)
+		return gw_error_set_errno(err, r == -ENOSYS ? -EOPNOTSUPP : r, "the VMM cannot keep pages that its balloon gives back");
+	*ret_fd = gw_steal_fd(&sock);
+	return 0;
 }
 
 int gw_shim_collapse(const char *path, uint64_t hva, uint64_t len, gw_time_ns deadline,

@@ -31,6 +31,15 @@ int gw_shim_unmap_pages(const char *path, const struct gw_hva_range *ranges, siz
 int gw_shim_populate(const char *path, uint64_t hva, uint64_t len, gw_time_ns deadline, int cancel_fd,
                      struct gw_error *err);
 
+/* The same for many ranges of shared memory, over one connection; cheapest where the pages are in the file already. */
+int gw_shim_populate_ranges(const char *path, const struct gw_hva_range *ranges, size_t n, gw_time_ns deadline,
+                            int cancel_fd, struct gw_error *err);
+
+/* Until *ret_fd is closed discards of [hva, hva+len) and of the file (`dev`, `ino`) are skipped. -EOPNOTSUPP when the
+ * library is older than this. */
+int gw_shim_hold_discards(const char *path, uint64_t hva, uint64_t len, uint64_t dev, uint64_t ino,
+                          gw_time_ns deadline, int *ret_fd, struct gw_error *err);
+
 /* Has the kernel gather [hva, hva+len) into huge pages. -EINVAL where it cannot. */
 int gw_shim_collapse(const char *path, uint64_t hva, uint64_t len, gw_time_ns deadline,
                      struct gw_error *err);

@@ -13,11 +13,17 @@
  *  - A page-table entry that is empty without a marker counts as written: the kernel drops the "written" state of a
  *    shared page that it reclaims or that a balloon punches out, but never the marker of an armed one.
  *  - On huge mappings the async method keeps the mapping whole until the guest first writes to it; then that 2 MiB is
- *    split, so that from the next pass on only its written 4 KiB pages are sent again.
+ *    split, so that from the next pass on only its written 4 KiB pages are sent again. One that was then left alone for
+ *    long is made whole again by gw_trace_merge(): the kernel refuses that under write protection, so the protection
+ *    is lifted, and all 2 MiB count as written once the new mapping is armed.
+ *  - Which 2 MiB were mapped huge is noted before arming; whoever ends the tracing of a guest that stays makes those
+ *    mappings anew (huge.h).
  *  - Ending: the userfaultfd is closed, never only unregistered: UFFDIO_UNREGISTER with active faulters can leave a
  *    thread asleep for ever.
  *
- * Limits: writes through other mappings of the file (a vhost-user backend) need that writer's own bitmap.
+ * Limits: writes through other mappings of the file (a vhost-user backend) need that writer's own bitmap. A page that is
+ * thrown away (a balloon's hole in the file) after it was collected changes to zeros without any trace: the VMM is kept
+ * from it while it is traced (hold_discards in hypervisor.h). MADV_DONTNEED alone loses nothing here.
  */
 #include "memory/trace.h"
 
@@ -28,6 +34,7 @@
 
 #include "base/cleanup.h"
 #include "base/io.h"
+#include "memory/huge.h"
 #include "memory/kernel_compat.h"
 #include "memory/trace_internal.h"
 
@@ -85,6 +92,29 @@ static int start_with(struct gw_trace *t, const struct gw_trace_ops *ops, gw_tra
 	return r;
 }
 
+static void note_huge(struct gw_trace *t)
+{
+	for (unsigned i = 0; i < t->n_ranges; i++) {
+		const struct gw_trace_range *r = &t->ranges[i];
+		uint64_t mapped = 0;
+
+		if (r->page_size_bytes != 4096 || gw_bitmap_init(&t->huge[i], r->size_bytes / GW_HUGE_BYTES) < 0)
+			continue;
+		/* An older kernel says only how many there are: then all are tried afterwards. */
+		if (gw_huge_find(t->pid, r->hva, r->size_bytes, &t->huge[i]) == -EOPNOTSUPP &&
+		    gw_huge_mapped(t->pid, r->hva, r->size_bytes, &mapped) == 0 && mapped)
+			gw_bitmap_set_range(&t->huge[i], 0, t->huge[i].nbits);
+	}
+}
+
+struct gw_bitmap gw_trace_take_huge(struct gw_trace *t, unsigned range)
+{
+	struct gw_bitmap huge = t->huge[range];
+
+	t->huge[range] = (struct gw_bitmap){ .words = NULL };
+	return huge;
+}
+
 int gw_trace_new(pid_t pid, gw_trace_open_fn *open_uffd, void *arg, enum gw_trace_mode mode,
                  const struct gw_trace_range *ranges, unsigned n, struct gw_trace **ret, struct gw_error *err)
 {
@@ -99,12 +129,15 @@ int gw_trace_new(pid_t pid, gw_trace_open_fn *open_uffd, void *arg, enum gw_trac
 	t->pid = pid;
 	t->uffd = -1;
 	t->n_ranges = n;
+	t->merge_idle_ns = 10 * GW_NS_PER_S;
+	t->merge_every_ns = GW_NS_PER_S;
 	memcpy(t->ranges, ranges, n * sizeof(*ranges));
+	note_huge(t);
 	r = start_with(t, mode == GW_TRACE_SYNC ? &gw_trace_sync_ops : &gw_trace_async_ops, open_uffd, arg, err);
 	if (r == -EOPNOTSUPP && mode == GW_TRACE_AUTO)
 		r = start_with(t, &gw_trace_sync_ops, open_uffd, arg, err);
 	if (r < 0) {
-		free(t);
+		gw_trace_free(t);
 		return r;
 	}
 	*ret = t;
@@ -116,6 +149,11 @@ int gw_trace_collect(struct gw_trace *t, unsigned range, bool quick, struct gw_b
 	return t->ops->collect(t, range, quick, into, err);
 }
 
+int gw_trace_merge(struct gw_trace *t, unsigned range, struct gw_bitmap *into, struct gw_error *err)
+{
+	return t->ops->merge ? t->ops->merge(t, range, into, err) : 0;
+}
+
 const char *gw_trace_mode_name(const struct gw_trace *t)
 {
 	return t->ops->name;
@@ -125,8 +163,11 @@ void gw_trace_free(struct gw_trace *t)
 {
 	if (!t)
 		return;
-	t->ops->stop(t);
+	if (t->method)
+		t->ops->stop(t);
 	if (t->uffd >= 0)
 		close(t->uffd);
+	for (unsigned i = 0; i < t->n_ranges; i++)
+		gw_bitmap_done(&t->huge[i]);
 	free(t);
 }

@@ -62,12 +62,16 @@ json_t *gw_report_json(const struct gw_report *r)
 
 	for (unsigned i = 0; i < listed; i++)
 		json_array_append_new(passes, pass_json(&r->passes[i], &r->decisions[i]));
-	return json_pack("{s:I, s:I, s:I, s:I, s:i, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:s, s:s}", "total_ns",
+	return json_pack("{s:I, s:I, s:I, s:I, s:i, s:s, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:s, s:s}", "total_ns",
 	                 (json_int_t)((r->finished ? r->finished : gw_now_ns()) - r->started), "downtime_ns",
 	                 (json_int_t)r->downtime_ns, "wire_bytes", (json_int_t)r->wire_bytes, "ram_bytes",
 	                 (json_int_t)r->ram_used_bytes, "channels", (int)r->channels, "tracing",
-	                 r->tracing ? r->tracing : "", "setup", phases_json(&r->setup), "passes", passes, "downtime",
-	                 phases_json(&r->downtime), "cleanup", phases_json(&r->cleanup), "postcopy", postcopy_json(r), "verify", verify_json(r),
+	                 r->tracing ? r->tracing : "", "populate_ns", (json_int_t)r->populate_ns, "huge",
+	                 json_pack("{s:I, s:I}", "before_bytes", (json_int_t)r->huge_before_bytes, "after_bytes",
+	                           (json_int_t)r->huge_after_bytes),
+	                 "setup", phases_json(&r->setup), "passes", passes, "downtime",
+	                 phases_json(&r->downtime), "cleanup", phases_json(&r->cleanup), "postcopy", postcopy_json(r),
+	                 "verify", verify_json(r),
 	                 "decision", r->why, "mode", r->mode == GW_MODE_AUTO ? "" : gw_mode_name(r->mode));
 }
 

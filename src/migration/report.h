@@ -30,6 +30,8 @@ struct gw_report {
 	uint64_t ram_used_bytes, wire_bytes;
 	unsigned channels;
 	const char *tracing;
+	gw_time_ns populate_ns; /* the target's page tables, most of it while pages arrived (V2, V3) */
+	uint64_t huge_before_bytes, huge_after_bytes; /* of guest RAM, mapped huge at the source and then at the target (V5) */
 	struct gw_phases setup, downtime, cleanup;
 	gw_time_ns downtime_ns; /* stop begun -> the target confirmed that it runs */
 

@@ -154,7 +154,7 @@ int gw_out_new_restarted(const struct gw_out_config *c, enum gw_source_event ev,
 	if (!o)
 		return gw_error_set(err, ENOMEM, "out of memory");
 	pthread_mutex_init(&o->lock, NULL);
-	o->control_fd = -1;
+	o->control_fd = o->hold_fd = -1;
 	o->first = ev;
 	o->step = "starting";
 	o->save_begun = ev != GW_SOURCE_EV_START; /* by an earlier life */

@@ -330,6 +330,7 @@ static enum gw_source_event do_destroy(struct gw_out *o)
 
 	gw_thread_background();
 	(void)gw_fault("source-running-received");
+	o->given_away = true;
 	gw_out_close_pipeline(o);
 	if (o->control_fd >= 0)
 		close(gw_steal_fd(&o->control_fd));

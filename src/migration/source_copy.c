@@ -7,6 +7,7 @@
 #include "base/fault.h"
 #include "base/log.h"
 #include "base/units.h"
+#include "memory/huge.h"
 #include "migration/source_internal.h"
 #include "transport/peer.h"
 
@@ -17,11 +18,33 @@ static int open_uffd(void *arg, int *ret_fd, struct gw_error *err)
 	return vm->ops->userfaultfd(vm, ret_fd, err);
 }
 
+/* A VMM that was started by an older release lacks the means; then only the balloon's guest is at risk, and it may
+ * have none. */
+static int hold_discards(struct gw_out *o, struct gw_error *err)
+{
+	struct gw_error why = GW_ERROR_INIT;
+	struct gw_vm *vm = o->config.vm;
+	int r = vm->ops->hold_discards(vm, &o->hold_fd, &why);
+
+	if (r == -EOPNOTSUPP)
+		gw_log_warning(o->config.vm_name, "%s", why.text);
+	else if (r < 0)
+		return gw_error_set(err, r, "%s", why.text);
+	return 0;
+}
+
 int gw_out_start_tracing(struct gw_out *o, struct gw_error *err)
 {
 	struct gw_trace_range ranges[GW_RAM_REGIONS_MAX];
-	int r;
+	uint64_t huge, all_huge = 0;
+	int r = hold_discards(o, err);
 
+	if (r < 0)
+		return r;
+	for (unsigned i = 0; i < o->n_regions; i++)
+		if (gw_huge_mapped(o->config.vm->ops->pid(o->config.vm), o->regions[i].hva,
+		                   gw_round_up(o->regions[i].size_bytes, o->regions[i].page_size_bytes), &huge) == 0)
+			all_huge += huge;
 	for (unsigned i = 0; i < o->n_regions; i++)
 		ranges[i] = (struct gw_trace_range){
 			.hva = o->regions[i].hva,
@@ -34,6 +57,7 @@ int gw_out_start_tracing(struct gw_out *o, struct gw_error *err)
 		return r;
 	GW_LOCKED(&o->lock);
 	o->report.tracing = gw_trace_mode_name(o->trace);
+	o->report.huge_before_bytes = all_huge;
 	return 0;
 }
 
@@ -132,6 +156,16 @@ static void note_pass(struct gw_out *o, const struct gw_pass_stats *s, const str
 		o->config.changed(o->config.changed_arg);
 }
 
+/* Where copying goes on for long; what is merged is sent once more, and is part of what is left. */
+static int merge_cold(struct gw_out *o, struct gw_error *err)
+{
+	int r = 0;
+
+	for (unsigned i = 0; i < o->n_regions && r == 0; i++)
+		r = gw_trace_merge(o->trace, i, &o->pending[i], err);
+	return r;
+}
+
 static int one_pass(struct gw_out *o, struct gw_decision *ret, struct gw_error *err)
 {
 	struct gw_pass_stats s = { 0 };
@@ -147,7 +181,9 @@ static int one_pass(struct gw_out *o, struct gw_decision *ret, struct gw_error *
 		return r;
 	t1 = gw_now_ns();
 	(void)gw_fault("source-pass-end");
-	r = gw_out_collect(o, false, &s.left_bytes, err);
+	r = merge_cold(o, err);
+	if (r == 0)
+		r = gw_out_collect(o, false, &s.left_bytes, err);
 	if (r < 0)
 		return r;
 	s.pass = o->pass;

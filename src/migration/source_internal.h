@@ -33,6 +33,8 @@ struct gw_out {
 	unsigned n_regions;
 	unsigned n_channel_fds; /* the demand channel included */
 	struct gw_trace *trace;
+	int hold_fd; /* while open the VMM throws no page of RAM away; -1: not held */
+	bool given_away; /* the VM here is to end: nothing of it needs tidying */
 	struct gw_sender *sender;
 	struct gw_push *push; /* set and cleared under lock: progress looks at it */
 	gw_time_ns push_began;

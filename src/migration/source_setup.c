@@ -7,6 +7,7 @@
 
 #include "base/cleanup.h"
 #include "base/fault.h"
+#include "memory/huge.h"
 #include "migration/source_internal.h"
 #include "transport/peer.h"
 #include "transport/tcp.h"
@@ -209,6 +210,26 @@ int gw_out_prepare(struct gw_out *o, struct gw_error *err)
 	return r;
 }
 
+/* A guest that stays gets back the huge mappings that tracing has split; once tracing has ended, and not waited for. */
+static void end_tracing(struct gw_out *o)
+{
+	struct gw_bitmap huge[GW_RAM_REGIONS_MAX];
+
+	for (unsigned i = 0; o->trace && i < o->n_regions; i++)
+		huge[i] = gw_trace_take_huge(o->trace, i);
+	for (unsigned i = 0; o->trace && i < o->n_regions; i++) {
+		if (i == 0)
+			gw_trace_free(o->trace);
+		if (o->given_away || !huge[i].words || !gw_bitmap_count(&huge[i]))
+			gw_bitmap_done(&huge[i]);
+		else
+			(void)gw_huge_restore(o->config.vm->ops->pid(o->config.vm), o->ram[i].fd, o->regions[i].hva, &huge[i]);
+	}
+	o->trace = NULL;
+	if (o->hold_fd >= 0)
+		close(gw_steal_fd(&o->hold_fd));
+}
+
 void gw_out_close_links(struct gw_out *o)
 {
 	struct gw_push *push;
@@ -240,7 +261,7 @@ void gw_out_close_links(struct gw_out *o)
 		if (o->channel_fds[i] >= 0)
 			close(o->channel_fds[i]);
 	free(gw_steal(&o->channel_fds));
-	gw_trace_free(gw_steal(&o->trace));
+	end_tracing(o);
 }
 
 void gw_out_close_pipeline(struct gw_out *o)

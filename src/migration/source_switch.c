@@ -297,6 +297,7 @@ static int read_ready(struct gw_out *o, bool *ret_owing, struct gw_error *err)
 {
 	struct gw_wait w = { .cancel_fd = o->cancel_fd, .idle_ns = o->config.switch_timeout_ns };
 	gw_autofree char *body = NULL;
+	struct gw_wire_ready ready;
 	struct gw_wire_frame f;
 	int r = gw_peer_recv(o->control_fd, &f, &body, &w, err);
 
@@ -308,7 +309,11 @@ static int read_ready(struct gw_out *o, bool *ret_owing, struct gw_error *err)
 	}
 	if (f.type != GW_WIRE_READY)
 		return gw_error_set(err, EPROTO, "the other host sent %s where READY was due", gw_wire_frame_name(f.type));
-	*ret_owing = ((const struct gw_wire_ready *)body)->owed_pages != 0;
+	memcpy(&ready, body, sizeof(ready));
+	*ret_owing = ready.owed_pages != 0;
+	GW_LOCKED(&o->lock);
+	o->report.populate_ns = (gw_time_ns)le64toh(ready.populate_ns);
+	o->report.huge_after_bytes = le64toh(ready.huge_bytes);
 	return 0;
 }
 

@@ -529,16 +529,15 @@ static struct gw_in *new_in(const struct gw_in_config *config, enum gw_target_ev
 		return NULL;
 	in->config = *config;
 	in->first = first;
-	in->control_fd = in->ask_fd = in->load_fd = in->populate_stop_fd = in->recover_fd = -1;
+	in->control_fd = in->ask_fd = in->load_fd = in->recover_fd = -1;
 	for (unsigned i = 0; i < GW_RAM_REGIONS_MAX; i++)
 		in->ram[i].fd = -1;
 	pthread_mutex_init(&in->lock, NULL);
 	pthread_mutex_init(&in->link_lock, NULL);
 	gw_cond_init(&in->changed);
 	in->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	in->populate_stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	in->wait = (struct gw_wait){ .cancel_fd = in->wake_fd, .idle_ns = GW_TIME_NEVER };
-	if (in->wake_fd < 0 || in->populate_stop_fd < 0) {
+	if (in->wake_fd < 0) {
 		gw_in_free(in);
 		return NULL;
 	}
@@ -584,7 +583,6 @@ void gw_in_free(struct gw_in *in)
 		return;
 	gw_in_release(in);
 	gw_cleanup_fd(&in->wake_fd);
-	gw_cleanup_fd(&in->populate_stop_fd);
 	free(in->state);
 	free(in->layout);
 	pthread_cond_destroy(&in->changed);

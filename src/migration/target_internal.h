@@ -4,7 +4,6 @@
 #define GW_MIGRATION_TARGET_INTERNAL_H
 
 #include <pthread.h>
-#include <stdatomic.h>
 
 #include "base/io.h"
 #include "memory/demand.h"
@@ -52,15 +51,7 @@ struct gw_in {
 	bool armed, mapping;
 	pthread_t map_thread;    /* maps what is whole ahead of its use */
 
-	/* populating */
-	pthread_t populate_thread;
-	bool populating;
-	atomic_bool populate_stop;
-	int populate_stop_fd; /* eventfd: ends a request to the VMM, too */
-	atomic_llong populate_ns;
-	atomic_bool populate_done; /* or given up */
-	_Atomic(struct gw_vm *) populate_vm; /* set once started: its page tables too */
-	atomic_int populate_error;
+	struct gw_populate *populate; /* NULL: not under way */
 
 	/* A want of the fault thread may meet the end of a link. Taken after `lock`. Guards `receiver` too, for writers. */
 	pthread_mutex_t link_lock;
@@ -82,8 +73,6 @@ struct gw_in {
 /* target_setup.c */
 int gw_in_create(struct gw_in *in, struct gw_error *err);
 int gw_in_send_prepared(struct gw_in *in, struct gw_error *err);
-void gw_in_stop_populating(struct gw_in *in);
-int gw_in_populate_failed(struct gw_in *in, struct gw_error *err); /* 0 as long as it has not */
 void gw_in_release(struct gw_in *in); /* channels, mappings, descriptors: not the VM */
 
 /* target_guard.c. Between begin and end the VMM is killed when what is being done with it has become pointless. */
@@ -119,6 +108,19 @@ bool gw_in_take_recovery(struct gw_in *in);
 bool gw_in_link_broke(struct gw_in *in);
 int gw_in_send_complete(struct gw_in *in, int fd);
 void gw_in_end_postcopy(struct gw_in *in, bool whole);
+
+/* target_populate.c: on failure nothing is populated ahead, which is slower and not wrong. */
+void gw_in_start_populating(struct gw_in *in);              /* what the layout names; RAM is mapped */
+void gw_in_populate_vmm(struct gw_in *in, struct gw_vm *vm); /* it is there now */
+void gw_in_arrived(void *populate, uint32_t region, uint64_t first_page, uint64_t n_pages); /* a channel's thread */
+void gw_in_hurry_populating(struct gw_in *in);              /* the guest stands still: nothing more ahead */
+/* Until all that has arrived is in the VMM's page tables too, and the layout. */
+void gw_in_wait_populated(struct gw_in *in, gw_time_ns patience);
+int gw_in_populate_error(struct gw_in *in);                 /* 0, or why there is no memory for the guest */
+void gw_in_populated(struct gw_in *in, gw_time_ns *ret_ns, uint64_t *ret_huge_bytes);
+int gw_in_populate_failed(struct gw_in *in, struct gw_error *err); /* the same, with words */
+void gw_in_halt_populating(struct gw_in *in); /* ends the thread; what arrives later is not mapped */
+void gw_in_stop_populating(struct gw_in *in); /* after the receiver's end */
 
 /* target_receive.c */
 int gw_in_receive(struct gw_in *in, struct gw_error *err); /* until SENT and everything is in RAM */

@@ -80,7 +80,7 @@ int gw_in_arm(struct gw_in *in, struct gw_error *err)
 
 	if (!in->demand)
 		return gw_error_set(err, EPROTO, "the source switches to post-copy, which was not agreed on");
-	gw_in_stop_populating(in);
+	gw_in_halt_populating(in);
 	/* Any answer of the VMM's process says that it is done with what it was asked for before. */
 	r = in->vm->ops->keep_userfaultfd(in->vm, &fd, &fresh, err);
 	if (r < 0)

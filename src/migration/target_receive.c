@@ -15,6 +15,7 @@
 #include "transport/peer.h"
 
 #define POPULATE_PATIENCE_NS (500 * GW_NS_PER_MS)
+#define LAST_PATIENCE_NS (20 * GW_NS_PER_MS) /* in the guest's downtime: a fault for each page costs no more */
 
 static int add_state(struct gw_in *in, const char *body, size_t len, struct gw_error *err)
 {
@@ -57,7 +58,9 @@ static int complete(struct gw_in *in, const char *body, struct gw_error *err)
 	if (in->state_bytes != le64toh(sent.state_bytes) ||
 	    XXH3_64bits(in->state, in->state_bytes) != le64toh(sent.state_digest))
 		return gw_error_set(err, EPROTO, "the device state did not arrive whole");
-	if (in->owing) {
+	if (!in->owing) {
+		gw_in_wait_populated(in, LAST_PATIENCE_NS);
+	} else {
 		r = gw_in_begin_demand(in, err);
 		if (r < 0)
 			return r;
@@ -72,8 +75,7 @@ static int begin_switch(struct gw_in *in, const char *body, struct gw_error *err
 	memcpy(&pass, body, sizeof(pass));
 	in->switch_began = gw_now_ns();
 	in->owing = le32toh(pass.owing) != 0;
-	/* Only asks: joining could wait for a piece, in the guest's downtime. */
-	atomic_store(&in->populate_stop, true);
+	gw_in_hurry_populating(in);
 	return in->owing ? gw_in_arm(in, err) : 0;
 }
 
@@ -81,15 +83,15 @@ static int begin_switch(struct gw_in *in, const char *body, struct gw_error *err
 static int catch_up(struct gw_in *in, const char *body, struct gw_error *err)
 {
 	struct gw_wait w = { .cancel_fd = in->wake_fd, .idle_ns = in->config.idle_timeout_ns };
-	gw_time_ns deadline = gw_deadline_in(POPULATE_PATIENCE_NS);
 	struct gw_wire_pass pass;
 	int r;
 
 	memcpy(&pass, body, sizeof(pass));
 	r = gw_receiver_wait(in->receiver, le32toh(pass.pass), &w, err);
-	while (r == 0 && !atomic_load(&in->populate_done) && gw_now_ns() < deadline)
-		gw_sleep_ns(GW_NS_PER_MS / 2);
-	return r < 0 ? r : gw_peer_send(in->control_fd, GW_WIRE_PASS, &pass, sizeof(pass), &in->wait, err);
+	if (r < 0)
+		return r;
+	gw_in_wait_populated(in, POPULATE_PATIENCE_NS);
+	return gw_peer_send(in->control_fd, GW_WIRE_PASS, &pass, sizeof(pass), &in->wait, err);
 }
 
 /* One frame. 1 when everything is here; -ESTALE when the source aborted. */
@@ -161,10 +163,14 @@ int gw_in_send_ready(struct gw_in *in, int fd, struct gw_error *err)
 	struct gw_wire_ready body = {
 		.ram_wait_ns = htole64((uint64_t)in->ram_wait_ns),
 		.load_ns = htole64((uint64_t)in->load_ns),
-		.populate_ns = htole64((uint64_t)atomic_load(&in->populate_ns)),
 		.owed_pages = htole64(in->owing && in->demand ? gw_demand_left(in->demand) : 0),
 	};
+	uint64_t huge_bytes;
+	gw_time_ns populate_ns;
 
+	gw_in_populated(in, &populate_ns, &huge_bytes);
+	body.populate_ns = htole64((uint64_t)populate_ns);
+	body.huge_bytes = htole64(huge_bytes);
 	return gw_peer_send(fd, GW_WIRE_READY, &body, sizeof(body), &w, err);
 }
 

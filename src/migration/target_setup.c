@@ -14,8 +14,6 @@
 #include "transport/peer.h"
 #include "transport/tcp.h"
 
-#define POPULATE_PIECE_PAGES 4096u /* 16 MiB a request to the VMM's process */
-
 static int bad_prepare(const char *what, struct gw_error *err)
 {
 	return gw_error_set(err, EPROTO, "PREPARE message from the other host is malformed (%s)", what);
@@ -91,75 +89,9 @@ static int make_ram(struct gw_in *in, struct gw_in_place *place, struct gw_error
 	return gw_fault("target-ram-created");
 }
 
-/* The extents of the layout, in this process first (allocates the pages), then in the VMM's (V2, V3). */
-static int populate_both(struct gw_in *in, struct gw_error *err)
-{
-	struct gw_ram_region regions[GW_RAM_REGIONS_MAX];
-	struct gw_vm *vm;
-	unsigned n = 0;
-
-	for (size_t i = 0; i < in->n_layout; i++) {
-		const struct gw_wire_extent *e = &in->layout[i];
-		int r = gw_ram_populate(&in->ram[e->region], e->first_page, e->n_pages, &in->populate_stop, err);
-
-		if (r < 0)
-			return r;
-	}
-	if (json_is_true(json_object_get(in->prepare, "all_owed"))) /* its page tables are to stay empty */
-		return 0;
-	while (!(vm = atomic_load(&in->populate_vm)) && !atomic_load(&in->populate_stop))
-		gw_sleep_ns(GW_NS_PER_MS);
-	if (!vm || vm->ops->ram(vm, regions, &n, NULL) < 0)
-		return 0;
-	for (size_t i = 0; i < in->n_layout; i++) {
-		const struct gw_wire_extent *e = &in->layout[i];
-
-		for (uint32_t at = 0; at < e->n_pages && !atomic_load(&in->populate_stop); at += POPULATE_PIECE_PAGES) {
-			uint64_t first = e->first_page + at, len = GW_MIN(e->n_pages - at, POPULATE_PIECE_PAGES);
-
-			if (e->region >= n || vm->ops->populate(vm, regions[e->region].hva + (first << GW_PAGE_SHIFT),
-			                                        len << GW_PAGE_SHIFT, in->populate_stop_fd, NULL) < 0)
-				return 0; /* slower later, not wrong */
-		}
-	}
-	return 0;
-}
-
-static void *populate(void *arg)
-{
-	struct gw_in *in = arg;
-	struct gw_error err = GW_ERROR_INIT;
-	gw_time_ns t0 = gw_now_ns();
-
-	if (populate_both(in, &err) < 0) {
-		atomic_store(&in->populate_error, err.code);
-		eventfd_write(in->wake_fd, 1);
-	}
-	atomic_store(&in->populate_ns, gw_now_ns() - t0);
-	atomic_store(&in->populate_done, true);
-	return NULL;
-}
-
-static void start_populating(struct gw_in *in)
-{
-	in->populating = gw_thread_start(&in->populate_thread, NULL, populate, in) == 0;
-	if (!in->populating)
-		atomic_store(&in->populate_done, true);
-}
-
-void gw_in_stop_populating(struct gw_in *in)
-{
-	if (!in->populating)
-		return;
-	atomic_store(&in->populate_stop, true);
-	eventfd_write(in->populate_stop_fd, 1);
-	pthread_join(in->populate_thread, NULL);
-	in->populating = false;
-}
-
 int gw_in_populate_failed(struct gw_in *in, struct gw_error *err)
 {
-	int e = atomic_load(&in->populate_error);
+	int e = gw_in_populate_error(in);
 
 	return e ? gw_error_set_errno(err, e, "cannot allocate the guest's memory on the target") : 0;
 }
@@ -231,7 +163,7 @@ int gw_in_create(struct gw_in *in, struct gw_error *err)
 		r = gw_in_guard_begin(&guard, in, GW_IN_GUARD_MAKING, err);
 	if (r < 0)
 		return r;
-	start_populating(in);
+	gw_in_start_populating(in);
 	r = make_vm(in, err);
 	if (r == 0 && json_is_true(json_object_get(in->prepare, "postcopy"))) {
 		struct gw_error why = GW_ERROR_INIT;
@@ -242,7 +174,7 @@ int gw_in_create(struct gw_in *in, struct gw_error *err)
 	}
 	r = gw_in_guard_end(&guard, r, err);
 	if (r == 0)
-		atomic_store(&in->populate_vm, in->vm);
+		gw_in_populate_vmm(in, in->vm);
 	return r;
 }
 
@@ -257,6 +189,8 @@ int gw_in_open_receiver(struct gw_in *in, char ret_token[GW_WIRE_ID_TEXT], struc
 	r = gw_receiver_new(&in->wire_ram, in->ram, in->demand, in->config.idle_timeout_ns, in->wake_fd, &receiver, err);
 	if (r < 0)
 		return r;
+	if (in->populate)
+		gw_receiver_on_arrival(receiver, gw_in_arrived, in->populate);
 	gw_wire_id_format(&token, ret_token);
 	GW_LOCKED(&in->lock);
 	GW_LOCKED(&in->link_lock);
@@ -295,9 +229,9 @@ int gw_in_send_prepared(struct gw_in *in, struct gw_error *err)
 
 void gw_in_release(struct gw_in *in)
 {
-	gw_in_stop_populating(in);
 	gw_in_end_postcopy(in, false);
-	gw_in_close_receiver(in);
+	gw_in_close_receiver(in); /* its threads tell what arrived */
+	gw_in_stop_populating(in);
 	for (unsigned i = 0; i < GW_RAM_REGIONS_MAX; i++)
 		gw_ram_unmap(&in->ram[i]);
 	if (in->load_fd >= 0)

@@ -49,6 +49,8 @@ struct gw_receiver {
 	struct gw_wait wait; /* cancel_fd: stop_fd */
 	struct channel *channels;
 	int stop_fd, notify_fd;
+	gw_arrived_fn *arrived; /* or NULL */
+	void *arrived_arg;
 
 	/* each channel its own stripes */
 	struct gw_bitmap touched[GW_ARRAY_SIZE(((struct gw_wire_ram *)0)->region_pages)];
@@ -142,6 +144,8 @@ static int receive_batch(struct gw_receiver *r, struct channel *c, struct gw_err
 	e = gw_apply_batch(&b, c->runs, &r->rams[b.region], &r->touched[b.region], c->fd, &r->wait);
 	if (e < 0)
 		return io_failed(e, err);
+	for (unsigned i = 0; i < b.n_runs && r->arrived; i++)
+		r->arrived(r->arrived_arg, b.region, c->runs[i].first_page, c->runs[i].n_pages);
 	count(r, &b, c->runs);
 	return 0;
 }
@@ -189,6 +193,12 @@ int gw_receiver_new(const struct gw_wire_ram *ram, const struct gw_ram *rams, st
 	}
 	*ret = r;
 	return 0;
+}
+
+void gw_receiver_on_arrival(struct gw_receiver *r, gw_arrived_fn *fn, void *arg)
+{
+	r->arrived = fn;
+	r->arrived_arg = arg;
 }
 
 int gw_receiver_add_channel(struct gw_receiver *r, unsigned index, int fd, struct gw_error *err)

@@ -24,6 +24,10 @@ struct gw_receiver_stats {
 int gw_receiver_new(const struct gw_wire_ram *ram, const struct gw_ram *rams, struct gw_demand *demand, gw_time_ns idle_ns,
                     int notify_fd, struct gw_receiver **ret, struct gw_error *err);
 
+/* Before the first channel: `fn` is called by a channel's thread for every run that is in RAM now. */
+typedef void gw_arrived_fn(void *arg, uint32_t region, uint64_t first_page, uint64_t n_pages);
+void gw_receiver_on_arrival(struct gw_receiver *r, gw_arrived_fn *fn, void *arg);
+
 /* Starts channel `index` on a welcomed connection; takes fd over (also on failure).
  * -EEXIST when the channel is there already, -EINVAL when there is no such channel. */
 int gw_receiver_add_channel(struct gw_receiver *r, unsigned index, int fd, struct gw_error *err);

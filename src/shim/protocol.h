@@ -32,6 +32,13 @@ enum gw_shim_command {
 	/* Takes [address, address + length) out of the page tables; what it maps stays in its file. Refused (-EINVAL) for
 	 * anything but a shared file mapping: private memory would be lost. */
 	GW_SHIM_UNMAP_PAGES = 7,
+	/* As long as this connection lives, discards are skipped: of memory [address, address + length), by madvise();
+	 * of the file with st_dev `address` and st_ino `length`, by fallocate(). The reply says that none is under way. */
+	GW_SHIM_HOLD_MEMORY = 8,
+	GW_SHIM_HOLD_FILE = 9,
+	/* As GW_SHIM_POPULATE_WRITE, for shared memory whose pages are in the file: the kernel maps 16 of them a fault and
+	 * writable all the same, in a third to a quarter of the time. */
+	GW_SHIM_POPULATE_READ = 10,
 };
 
 struct gw_shim_request {

@@ -6,7 +6,8 @@
  * Goal: hand out a userfaultfd of the address space and populate page tables, and be invisible
  * otherwise. All memory is static; the one thread runs with every signal masked, never allocates and
  * serves up to CLIENTS_MAX connections by poll(2), so that a client that is stuck holds up nobody.
- * A long madvise() is cut into pieces that take turns with everything else.
+ * A long madvise() is cut into pieces that take turns with everything else. Discards of guest memory can be held off
+ * (discard.c); a hold ends with the connection that asked for it, whatever became of the client.
  *
  * Descriptors are made in the constructor, before the VMM can put a system call filter in force.
  * Everything is close-on-exec; a child that forks without exec closes its copies in fork's child
@@ -31,9 +32,11 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "shim/discard.h"
 #include "shim/protocol.h"
 
 #ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_READ 22
 #define MADV_POPULATE_WRITE 23
 #endif
 #ifndef MADV_COLLAPSE
@@ -51,7 +54,7 @@ struct client {
 	int fd;                  /* -1: free */
 	unsigned have;           /* bytes of `request` that have arrived */
 	struct gw_shim_request request;
-	bool busy;               /* a madvise() is under way */
+	bool busy;               /* a madvise() is under way, or a hold waits for discards under way */
 	uint64_t done_bytes;
 	uint64_t last_used;      /* for choosing whom to drop when all places are taken */
 };
@@ -93,8 +96,14 @@ static int new_userfaultfd(void)
 	return fd >= 0 ? fd : -errno;
 }
 
+static unsigned number_of(const struct client *c)
+{
+	return (unsigned)(c - shim.clients);
+}
+
 static void client_drop(struct client *c)
 {
+	gw_discard_release(number_of(c));
 	close_fd(&c->fd);
 	c->have = 0;
 	c->busy = false;
@@ -236,7 +245,12 @@ static void begin_madvise(struct client *c)
 static void continue_madvise(struct client *c)
 {
 	const struct gw_shim_request *r = &c->request;
-	int advice = r->command == GW_SHIM_COLLAPSE ? MADV_COLLAPSE : MADV_POPULATE_WRITE;
+	static const int advices[] = {
+		[GW_SHIM_POPULATE_WRITE] = MADV_POPULATE_WRITE,
+		[GW_SHIM_COLLAPSE] = MADV_COLLAPSE,
+		[GW_SHIM_POPULATE_READ] = MADV_POPULATE_READ,
+	};
+	int advice = advices[r->command];
 	uint64_t left = r->length - c->done_bytes;
 	uint64_t piece = left < PIECE_BYTES ? left : PIECE_BYTES;
 
@@ -249,6 +263,27 @@ static void continue_madvise(struct client *c)
 	c->done_bytes += piece;
 	if (c->done_bytes == r->length)
 		client_reply(c, 0, c->done_bytes, -1);
+}
+
+static void begin_hold(struct client *c)
+{
+	bool memory = c->request.command == GW_SHIM_HOLD_MEMORY;
+	int r = gw_discard_hold(number_of(c), memory ? GW_DISCARD_MEMORY : GW_DISCARD_FILE, c->request.address,
+	                        c->request.length);
+
+	if (r < 0)
+		client_reply(c, r, 0, -1);
+	c->busy = r == 0;
+}
+
+static void go_on(struct client *c)
+{
+	bool hold = c->request.command == GW_SHIM_HOLD_MEMORY || c->request.command == GW_SHIM_HOLD_FILE;
+
+	if (!hold)
+		continue_madvise(c);
+	else if (gw_discard_quiet())
+		client_reply(c, 0, 0, -1);
 }
 
 static void client_request(struct client *c)
@@ -265,6 +300,7 @@ static void client_request(struct client *c)
 		reply_userfaultfd(c);
 		break;
 	case GW_SHIM_POPULATE_WRITE:
+	case GW_SHIM_POPULATE_READ:
 	case GW_SHIM_COLLAPSE:
 		begin_madvise(c);
 		break;
@@ -277,6 +313,10 @@ static void client_request(struct client *c)
 		break;
 	case GW_SHIM_UNMAP_PAGES:
 		unmap_pages(c);
+		break;
+	case GW_SHIM_HOLD_MEMORY:
+	case GW_SHIM_HOLD_FILE:
+		begin_hold(c);
 		break;
 	default:
 		client_reply(c, -ENOSYS, 0, -1);
@@ -304,6 +344,11 @@ static void client_readable(struct client *c)
 		client_request(c);
 }
 
+static bool in_use(const struct client *c)
+{
+	return c->busy || gw_discard_holds(number_of(c));
+}
+
 /* A free place, or that of the client that was silent longest. */
 static struct client *place_for_client(void)
 {
@@ -314,8 +359,8 @@ static struct client *place_for_client(void)
 
 		if (c->fd < 0)
 			return c;
-		if (c->busy < oldest->busy ||
-		    (c->busy == oldest->busy && c->last_used < oldest->last_used))
+		if (in_use(c) < in_use(oldest) ||
+		    (in_use(c) == in_use(oldest) && c->last_used < oldest->last_used))
 			oldest = c;
 	}
 	client_drop(oldest);
@@ -358,7 +403,7 @@ static void *serve(void *arg)
 			if (polls[i].fd >= 0 && polls[i].revents)
 				client_readable(&shim.clients[i]);
 			if (shim.clients[i].busy)
-				continue_madvise(&shim.clients[i]);
+				go_on(&shim.clients[i]);
 		}
 		if (polls[CLIENTS_MAX].revents & ~POLLIN)
 			return NULL;

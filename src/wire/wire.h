@@ -147,9 +147,10 @@ struct gw_wire_ready {
 	uint64_t ram_wait_ns; /* from SWITCH until the last page was in */
 	uint64_t load_ns;     /* loading the device state */
 	uint64_t populate_ns; /* page tables before resume, all of it (most before the pause) */
+	uint64_t huge_bytes;  /* of guest RAM, mapped by huge mappings in the VMM; 0 also when not known */
 	uint64_t owed_pages;  /* that the target still lacks: READY, as long as the source can serve them */
 } __attribute__((packed));
-static_assert(sizeof(struct gw_wire_ready) == 32, "wire");
+static_assert(sizeof(struct gw_wire_ready) == 40, "wire");
 
 struct gw_wire_verify {
 	uint32_t region;

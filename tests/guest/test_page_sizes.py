@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import definition
+from harness import definition, smaps
 from harness.checks import assert_done, assert_moved_once
 from harness.farm import move, wait_beating
 
@@ -37,6 +37,12 @@ def move_twice(farm, pages):
             assert_done(job, verified=True)
             assert_moved_once(farm, "guest", beats, begin, here, there)
             assert farm[there].vm("guest")["backing"] == pages
+            if pages == "hugetlb":  # all of it is mapped by whole pages, on either side
+                huge = job["report"]["huge"]
+                assert huge["before_bytes"] >= 96 << 20
+                assert huge["after_bytes"] >= huge["before_bytes"]
+                fields = smaps.of_ram(farm[there], "guest")
+                assert smaps.huge(fields) == smaps.mapped(fields) >= huge["before_bytes"]
 
 
 @pytest.mark.parametrize("pages", ["4k", "thp"])

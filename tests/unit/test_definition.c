@@ -44,7 +44,7 @@ static void a_name_and_memory_are_enough(void **state)
 static const char everything[] =
 	"\xef\xbb\xbf; a comment\n# another\n[vm]\r\n  name=db-2.test_x\n\tuuid : 6F6B2D64-27f2-4a3c-9c51-6d0f5a8e4c11\n"
 	"memory=131080K ; odd on purpose\ncpus=4\ncpu=Skylake-Client,-hle\nmachine=pc-i440fx-7.2\naccel=tcg\n"
-	"pages=thp\nfirmware=/usr/share/a b,c.bin\n\n[boot]\nkernel=/boot/vmlinuz\ninitrd=/boot/initrd\n"
+	"pages=thp\nballoon=yes\nfirmware=/usr/share/a b,c.bin\n\n[boot]\nkernel=/boot/vmlinuz\ninitrd=/boot/initrd\n"
 	"append=console=ttyS0 root=/dev/vda1 quiet # not a comment\n[disk root]\npath=/var/a.img\n"
 	"[disk data] ; second\npath=/var/b.qcow2\nformat=qcow2\ncache=writeback\nreadonly=yes\n"
 	"[nic lan]\nmac=52:54:00:AB:cd:01\nbridge=br0\ntap=vm-db2\nmodel=e1000\n[nic wan]\n"
@@ -60,6 +60,7 @@ static void check_everything(const struct gw_vm_def *def)
 	assert_string_equal(def->machine, "pc-i440fx-7.2");
 	assert_int_equal(def->accel, GW_ACCEL_TCG);
 	assert_int_equal(def->backing, GW_BACKING_THP);
+	assert_true(def->balloon);
 	assert_string_equal(def->firmware, "/usr/share/a b,c.bin");
 	assert_string_equal(def->kernel, "/boot/vmlinuz");
 	assert_string_equal(def->initrd, "/boot/initrd");
@@ -165,7 +166,7 @@ static const struct {
 	{ "[vm]\nname=\n", "line 2: name: no value" },
 	{ "[qemu]\narg=;x\n", "line 2: arg: no value" },
 	{ "[vm]\nnmae=a\n", "line 2: unknown key 'nmae' in [vm] (known: name, uuid, memory, cpus, cpu, machine, "
-	  "accel, pages, firmware)" },
+	  "accel, pages, balloon, firmware)" },
 	{ "[channel a]\nx=1\n", "unknown key 'x' in [channel] (known: none)" },
 	{ "[vn]\n", "line 1: unknown section [vn] (known: vm, boot, disk NAME, nic NAME, channel NAME, qemu)" },
 	{ "[vm]\n[vm]\n", "line 2: [vm] is there twice" },

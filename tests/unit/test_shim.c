@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The preloaded library in a process that is this program itself, started a second time as a victim. */
 #include <fcntl.h>
+#include <linux/falloc.h>
 #include <linux/userfaultfd.h>
 #include <poll.h>
 #include <setjmp.h>
@@ -14,6 +15,7 @@
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -61,9 +63,50 @@ static void fork_child(void)
 	tell("%d", (int)pid);
 }
 
+/* Writes into memory, has it thrown away, and says what is there then. */
+static void discard_memory(volatile char *at, int advice)
+{
+	*at = 'x';
+	if (madvise((void *)at, 4096, advice) < 0)
+		tell("error %d", errno);
+	else
+		tell("%s", *at == 'x' ? "kept" : "gone");
+}
+
+static void discard_file(int fd)
+{
+	char c = 'x';
+
+	if (pwrite(fd, &c, 1, 0) != 1 || fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 4096) < 0 ||
+	    pread(fd, &c, 1, 0) != 1)
+		tell("error %d", errno);
+	else
+		tell("%s", c == 'x' ? "kept" : "gone");
+}
+
+static long minor_faults(void)
+{
+	struct rusage u;
+
+	getrusage(RUSAGE_THREAD, &u);
+	return u.ru_minflt;
+}
+
+static long faults_of_writing(volatile char *memory)
+{
+	long before;
+
+	minor_faults(); /* the stack's own */
+	before = minor_faults();
+	for (unsigned i = 0; i < 100; i++)
+		memory[i * 8192] = 1;
+	return minor_faults() - before;
+}
+
 static int victim(void)
 {
 	char *memory = mmap(NULL, VICTIM_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	int ram = memfd_create("ram", MFD_CLOEXEC), disk = memfd_create("disk", MFD_CLOEXEC);
 	const char *preload = getenv("LD_PRELOAD");
 	int order;
 
@@ -75,6 +118,24 @@ static int victim(void)
 			break;
 		case 'f':
 			fork_child();
+			break;
+		case 'w':
+			tell("%ld", faults_of_writing(memory));
+			break;
+		case 'r':
+			discard_memory(memory, MADV_REMOVE);
+			break;
+		case 'o': /* memory that nobody speaks of */
+			discard_memory(memory + VICTIM_BYTES - 4096, MADV_REMOVE);
+			break;
+		case 'n':
+			tell("%d", ram);
+			break;
+		case 'm':
+			discard_file(ram);
+			break;
+		case 'd':
+			discard_file(disk);
 			break;
 		case 's': /* signals still arrive in the main thread */
 			raise(SIGUSR1);
@@ -164,6 +225,8 @@ static int teardown(void **state)
 	free(p);
 	return 0;
 }
+
+static void stuck_clients_keep_nobody_waiting(void **state);
 
 static gw_time_ns soon(void)
 {
@@ -256,6 +319,47 @@ static void populating_can_be_cancelled_while_nothing_answers(void **state)
 	close(listen_fd);
 	*slash = 0;
 	assert_int_equal(gw_remove_tree(path), 0);
+}
+
+static void v2_it_populates_many_ranges_over_one_connection(void **state)
+{
+	struct process *p = *state;
+	struct gw_hva_range ranges[100];
+
+	for (unsigned i = 0; i < 100; i++)
+		ranges[i] = (struct gw_hva_range){ p->memory + i * 8192, 4096 };
+	assert_int_equal(gw_shim_populate_ranges(p->socket, ranges, 100, soon(), -1, NULL), 0);
+	assert_int_equal(resident_kib(p), 400);
+	assert_string_equal(order(p, 'w'), "0"); /* writing to what was mapped takes no fault */
+	ranges[3].hva++;
+	assert_int_equal(gw_shim_populate_ranges(p->socket, ranges, 100, soon(), -1, NULL), -EINVAL);
+}
+
+static void discarded(struct process *p, const char *what, const char *where)
+{
+	for (; *where; where++)
+		if (strcmp(order(p, *where), what) != 0)
+			fail_msg("order %c: not %s", *where, what);
+}
+
+static void v1_discards_of_held_memory_are_skipped_until_the_holder_goes(void **state)
+{
+	struct process *p = *state;
+	char path[64];
+	struct stat st;
+	int hold = -1;
+
+	snprintf(path, sizeof(path), "/proc/%d/fd/%s", (int)p->pid, order(p, 'n'));
+	assert_int_equal(stat(path, &st), 0);
+	discarded(p, "gone", "romd");
+	assert_int_equal(gw_shim_hold_discards(p->socket, p->memory, 1 << 20, st.st_dev, st.st_ino, soon(), &hold, NULL), 0);
+	discarded(p, "kept", "rm");
+	discarded(p, "gone", "od"); /* other memory and other files: as ever */
+	stuck_clients_keep_nobody_waiting(state);
+	discarded(p, "kept", "rm"); /* whoever else comes and goes */
+	close(hold);
+	assert_int_equal(gw_shim_hello(p->socket, soon(), NULL), 0); /* served after the hang-up was */
+	discarded(p, "gone", "romd");
 }
 
 static void bad_ranges_are_refused_with_the_errno(void **state)
@@ -396,6 +500,8 @@ int main(int argc, char **argv)
 		WITH_VICTIM(a_process_of_another_user_is_not_served),
 		WITH_VICTIM(its_userfaultfd_is_of_the_victims_memory_and_takes_kernel_faults),
 		WITH_VICTIM(v2_it_populates_exactly_the_range_it_is_asked_for),
+		WITH_VICTIM(v2_it_populates_many_ranges_over_one_connection),
+		WITH_VICTIM(v1_discards_of_held_memory_are_skipped_until_the_holder_goes),
 		WITH_VICTIM(bad_ranges_are_refused_with_the_errno),
 		WITH_VICTIM(children_are_not_preloaded_and_other_libraries_stay),
 		WITH_VICTIM(signals_go_to_the_victim_as_ever),

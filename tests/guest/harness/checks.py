@@ -26,14 +26,11 @@ class BothPaused:
     def go(self):
         return self.path.with_name("both-paused.go")
 
-    def compare(self, vm, target, done):
-        """Waits for the point, compares, lets go; gwramcmp's answer, or None when the move ended first."""
+    def inspect(self, done, look):
+        """Waits for the point, looks, lets go; what look() says, or None when the move ended first."""
         try:
             wait_for(lambda: self.reached.exists() or done.is_set(), 120, "both copies are paused")
-            if not self.reached.exists():
-                return None
-            (mine,), (theirs,) = self.host.ram_files(vm), target.ram_files(vm)
-            return ram.compare(mine, theirs)
+            return look() if self.reached.exists() else None
         finally:
             self.go.touch()
 
@@ -54,8 +51,8 @@ def wait_working(host, vm):
     wait_for(lambda: reports() >= seen + 2, 30, f"the guest works on {host.name}; daemon's log:\n{host.log()[-3000:]}")
 
 
-def compared_move(farm, vm, source, target, hold, *options):
-    """A move during which the two RAM files are compared byte for byte from outside."""
+def inspected_move(farm, vm, source, target, hold, look, *options):
+    """A move, and what look() says while both copies stand still at `hold`: (job, begin_ns, end_ns), look()."""
     hold.reset()
     done = threading.Event()
     outcome = {}
@@ -71,15 +68,24 @@ def compared_move(farm, vm, source, target, hold, *options):
     thread = threading.Thread(target=run)
     thread.start()
     try:
-        difference = hold.compare(vm, farm[target], done)
+        seen = hold.inspect(done, look)
     finally:
         thread.join()
     if "error" in outcome:
         raise outcome["error"]
-    assert difference is not None, "the migration ended without both copies having stood paused"
+    assert seen is not None, "the migration ended without both copies having stood paused"
+    return outcome["move"], seen
+
+
+def compared_move(farm, vm, source, target, hold, *options):
+    """A move during which the two RAM files are compared byte for byte from outside."""
+    def compare():
+        (mine,), (theirs,) = farm[source].ram_files(vm), farm[target].ram_files(vm)
+        return ram.compare(mine, theirs)
+    moved, difference = inspected_move(farm, vm, source, target, hold, compare, *options)
     assert difference["different"] == 0, f"RAM differs: {difference}"
     assert difference["compared"] > 0
-    return outcome["move"]
+    return moved
 
 
 def assert_done(job, verified=False):

@@ -4,7 +4,10 @@
  *
  * Budgets of faults are macros, so that runs stay small: CRASHA, CRASHB (daemons killed and started again),
  * POWERA (power cut at the source: VMM and page cache are gone too), STORE (record writes that fail,
- * with any outcome on disk), CUTS, DROPS. Cancels and time-outs need no budget: they may come at any time.
+ * with any outcome on disk), CUTS, DROPS, DIEA (the source's VMM dies, its RAM stays mapped), DIEB (the
+ * target's VMM dies after COMMIT). Cancels and time-outs need no budget: they may come at any time.
+ *
+ * POSTCOPY: the switch may happen with a page owed. The page is a token: absent or present at the target.
  *
  * Broken variants, each of which must be found broken (tests/model/run):
  *   NOSENT       COMMIT on READY alone, while the source's VMM may still fail and resume by itself
@@ -12,6 +15,11 @@
  *   NOCANCELWAIT the guest is resumed before the cancelled save has ended
  *   PRESUME      after the stop the guest is resumed although ABORT could not be made durable
  *   NOREWRITE    a COMMIT that a restarted daemon reads is told without making it durable first
+ *   DESTROYEARLY the source's image goes when the target runs, although a page is owed
+ *   ABORTSERVING a link lost while serving leads back
+ *   BLINDCOMMIT  COMMIT for a target that is owed a page after the source's image is lost
+ *   FORGETSOWED  a restarted target daemon takes an absent page for present
+ *   COMMITALONE  a restarted source daemon tells COMMIT without serving the page that starting may need
  *
  * docs/handover.md says which function each inline stands for.
  */
@@ -33,13 +41,23 @@
 #ifndef DROPS
 #define DROPS 0
 #endif
+#ifndef DIEA
+#define DIEA 0
+#endif
+#ifndef DIEB
+#define DIEB 0
+#endif
+#ifndef POSTCOPY
+#define POSTCOPY 0
+#endif
 
 mtype = { NONE, BEGIN, COMMIT, ABORT };                           /* records; the last two messages too */
 mtype = { PREPARE, PREPARED, READY, RUNNING, FAILED, ASK, ASKWHOLE, ASKPART };
+mtype = { READYOWING, RUNNINGOWED, COMPLETE, ASKOWING };
 mtype = { RUN, PAUSED, PART, WHOLE, DEAD };                       /* VMs */
 mtype = { OPEN, END, GOT, BROKEN };                               /* the stream of pages and state */
-mtype = { sIDLE, sBEGIN, sPREPARE, sCOPY, sSTOP, sSENT, sCOMMIT, sCOMMITTED, sDONE, sABORT, sABORTED,
-	  sUNKNOWN };
+mtype = { sIDLE, sBEGIN, sPREPARE, sCOPY, sSTOP, sSENT, sCOMMIT, sCOMMITTED, sSERVING, sDONE,
+	  sABORT, sABORTED, sUNKNOWN };
 mtype = { tIDLE, tPREPARE, tRECEIVE, tLOAD, tREADY, tPART, tCOMMITTED, tRUNNING, tGONE };
 mtype = { IDLE, ACTIVE, FLUSHED, CANCELLING };                    /* the VMM's save */
 
@@ -50,40 +68,65 @@ chan to_a = [2] of { mtype };
 mtype sa = sIDLE, qa = RUN, qsave = IDLE, writing = NONE;
 mtype visible = NONE, durable = NONE;
 bool adown, lostA, failed, ready, stopped, may_be_whole, told, lost, aborted;
+bool owes_a, image_lost; /* what the machine knows */
 bool resuming, all_sent, save_failed;
+bool image = true; /* the RAM at the source can be read */
 /* Target host */
 mtype sb = tIDLE, qb = NONE;
-bool bdown, lostB;
+bool bdown, lostB, owes_b;
+bool absent; /* the owed page */
+bool needed; /* ... without which the guest cannot even start */
 mtype stream = NONE;
+bool served; /* the demand channel is open */
 /* Faults that are left */
 byte crashA = CRASHA, crashB = CRASHB, powerA = POWERA, store = STORE, cuts = CUTS, drops = DROPS;
+byte dieA = DIEA, dieB = DIEB;
 /* History */
-bool ever_whole, acted_commit, acted_abort, resumed, fatal;
+bool ever_whole, acted_commit, acted_abort, resumed, fatal, destroyed, hollow, garbage;
 
 #define quiet (empty(to_a) && empty(to_b))
+#define lives_b (qb == PART || qb == WHOLE || qb == RUN)
+#define must_commit (told || (lost && ready && !(owes_a && image_lost)))
 #define can_abort (sa == sPREPARE || sa == sCOPY || sa == sSTOP || (sa == sSENT && !lost))
 
 inline tell_b(m) { if :: !bdown && nfull(to_b) -> to_b!m :: else -> skip fi }
 inline tell_a(m) { if :: !adown && nfull(to_a) -> to_a!m :: else -> skip fi }
 inline clear(c) { do :: nempty(c) -> c?_ :: empty(c) -> break od }
 inline break_stream() { if :: stream == OPEN || stream == END -> stream = BROKEN :: else -> skip fi }
-inline cut() { clear(to_a); clear(to_b); break_stream(); lostA = !adown; lostB = !bdown }
+inline cut() { clear(to_a); clear(to_b); break_stream(); served = false; lostA = !adown; lostB = !bdown }
 
 /* --- the source's machine: gw_source_step() --- */
 
 inline do_cancel_save() {
 	if :: qsave == ACTIVE || qsave == FLUSHED -> qsave = CANCELLING :: else -> skip fi;
 	if :: stream == OPEN -> stream = BROKEN :: else -> skip fi;
-	all_sent = false; save_failed = false
+	all_sent = false; save_failed = false; served = false
 }
 inline undo() { do_cancel_save(); sa = sABORT; writing = ABORT }
-inline do_send_commit() { acted_commit = true; tell_b(COMMIT) }
+inline do_send_commit() {
+	acted_commit = true;
+	if :: owes_a && owes_b && image && !bdown -> served = true :: else -> skip fi;
+	tell_b(COMMIT)
+}
 inline certain_abort() {
 	aborted = true; acted_abort = true; tell_b(ABORT);
 	if :: stopped -> resuming = true :: else -> sa = sABORTED fi
 }
+inline do_serve() {
+	if
+	:: !image -> image_lost = true                                /* IMAGE_LOST: alarm */
+	:: image && !served && !bdown -> served = true; tell_b(ASK)
+	:: else -> skip
+	fi
+}
 inline ev_failed() {
 	if
+#ifdef ABORTSERVING
+	:: sa == sSERVING -> undo()
+#else
+	:: sa == sSERVING && image_lost -> do_send_commit()
+	:: sa == sSERVING && !image_lost -> do_serve()
+#endif
 	:: sa == sBEGIN -> failed = true
 	:: sa == sPREPARE -> sa = sABORT; writing = ABORT
 	:: sa == sCOPY || sa == sSTOP || (sa == sSENT && !lost) -> undo()
@@ -95,11 +138,23 @@ inline ev_failed() {
 inline ev_target_lost() {
 	if
 	:: sa == sSENT -> undo()
-	:: sa == sCOMMITTED -> skip                                   /* alarm */
+	:: sa == sCOMMITTED || sa == sSERVING -> skip                 /* alarm */
 	:: else -> ev_failed()
 	fi
 }
-inline commit() { sa = sCOMMIT; writing = COMMIT }
+inline ev_vm_lost() {
+	if
+	:: sa == sSTOP -> do_cancel_save(); lost = true; sa = sSENT; tell_b(ASK)
+	:: sa == sSENT -> lost = true; tell_b(ASK)
+	:: sa == sCOMMIT || (sa == sUNKNOWN && ready) -> lost = true
+	:: sa == sUNKNOWN && !ready -> skip
+	:: else -> ev_failed()
+	fi
+}
+inline commit() {
+	sa = sCOMMIT; writing = COMMIT;
+	hollow = hollow || (absent && lives_b && !image && visible != COMMIT && durable != COMMIT)
+}
 inline ev_ready() {
 	if
 #ifdef NOSENT
@@ -108,6 +163,18 @@ inline ev_ready() {
 	:: sa == sSTOP -> ready = true
 #endif
 	:: sa == sSENT -> ready = true; commit()
+	:: else -> skip
+	fi
+}
+inline ev_ready_owing() {
+	if
+	:: sa == sSTOP -> ready = true; owes_a = true
+#ifdef BLINDCOMMIT
+	:: sa == sSENT -> ready = true; owes_a = true; commit()
+#else
+	:: sa == sSENT && image_lost -> owes_a = true; undo()
+	:: sa == sSENT && !image_lost -> ready = true; owes_a = true; commit()
+#endif
 	:: else -> skip
 	fi
 }
@@ -120,12 +187,20 @@ inline ev_all_sent() {
 }
 inline ev_running() {
 	if
-	:: sa == sCOMMITTED -> sa = sDONE; qa = NONE
+	:: sa == sCOMMITTED || sa == sSERVING -> sa = sDONE; qa = NONE; image = false; destroyed = true
 	:: sa == sUNKNOWN -> told = true; commit()
 #ifdef RPC
 	:: sa == sSENT -> ready = true; commit()
 #endif
 	:: else -> skip
+	fi
+}
+inline ev_running_owed() {
+	if
+#ifndef DESTROYEARLY
+	:: sa == sCOMMITTED || sa == sSERVING -> sa = sSERVING; do_serve()
+#endif
+	:: else -> ev_running()
 	fi
 }
 inline ev_recorded() {
@@ -140,8 +215,8 @@ inline ev_recorded() {
 inline ev_record_failed() {
 	if
 	:: sa == sBEGIN -> sa = sABORTED; aborted = true
-	:: sa == sCOMMIT && (told || (lost && ready)) -> sa = sUNKNOWN
-	:: sa == sCOMMIT && !(told || (lost && ready)) -> undo()
+	:: sa == sCOMMIT && must_commit -> sa = sUNKNOWN
+	:: sa == sCOMMIT && !must_commit -> undo()
 #ifdef PRESUME
 	:: sa == sABORT -> certain_abort()
 #else
@@ -153,7 +228,7 @@ inline ev_record_failed() {
 }
 inline answer_b() {                                                   /* gw_source_answer() */
 	if
-	:: sa == sCOMMITTED || sa == sDONE -> do_send_commit()
+	:: sa == sCOMMITTED || sa == sSERVING || sa == sDONE -> do_send_commit()
 	:: sa == sABORTED || (sa == sABORT && aborted) -> acted_abort = true; tell_b(ABORT)
 	:: else -> skip
 	fi
@@ -162,9 +237,12 @@ inline receive_a(m) {
 	if
 	:: m == PREPARED -> if :: sa == sPREPARE -> sa = sCOPY; stream = OPEN :: else -> skip fi
 	:: m == READY -> ev_ready()
-	:: m == RUNNING -> ev_running()
+	:: m == RUNNING || m == COMPLETE -> ev_running()
+	:: m == READYOWING -> ev_ready_owing()
+	:: m == RUNNINGOWED -> ev_running_owed()
 	:: m == FAILED -> ev_target_lost()
 	:: m == ASKWHOLE -> ev_ready(); answer_b()
+	:: m == ASKOWING -> ev_ready_owing(); answer_b()
 	:: m == ASKPART -> ev_target_lost(); answer_b()
 	fi
 }
@@ -189,17 +267,29 @@ inline kill_a() {
 	writing = NONE; adown = true; sa = sIDLE;
 	failed = false; ready = false; stopped = false; may_be_whole = false; told = false; lost = false;
 	aborted = false; resuming = false; all_sent = false; save_failed = false;
+	owes_a = false; image_lost = false;
 	cut(); lostA = false
 }
-inline power_cut_a() {
+/* An ordinary crash? Also, with a page owed and the image gone, when COMMIT was written. */
+inline vm_a_dies() {
 	if
-	:: qa == RUN || qb != WHOLE || sb != tREADY || acted_abort || sa == sABORT || visible == ABORT ||
-	   (sa == sUNKNOWN && !ready) -> fatal = true                 /* an ordinary crash */
+	:: qa != NONE && (qa == RUN || qb != WHOLE || sb != tREADY || acted_abort || sa == sABORT ||
+	   visible == ABORT || (sa == sUNKNOWN && !ready)) -> fatal = true
 	:: else -> skip
 	fi;
-	kill_a();
 	if :: qa != NONE -> qa = DEAD :: else -> skip fi;
-	qsave = IDLE; visible = durable
+	qsave = IDLE
+}
+inline power_cut_a() {
+	vm_a_dies();
+	if :: absent && lives_b -> fatal = true :: else -> skip fi;
+	kill_a();
+	image = false; visible = durable
+}
+inline kill_vmm_a() {
+	vm_a_dies();
+	if :: stream == OPEN -> stream = BROKEN :: else -> skip fi;
+	if :: !adown -> ev_vm_lost() :: else -> skip fi
 }
 inline restart_a() {
 	adown = false; clear(to_a);
@@ -207,11 +297,16 @@ inline restart_a() {
 	:: visible == NONE -> sa = sABORTED; aborted = true
 	:: visible == BEGIN && qa != DEAD -> stopped = true; may_be_whole = true; undo()
 	:: visible == BEGIN && qa == DEAD -> stopped = true; may_be_whole = true; lost = true; sa = sSENT;
-		tell_b(ASK)
+		image_lost = true; tell_b(ASK);
+		/* Without a VMM the image counts as lost. */
+		if :: absent && lives_b -> fatal = true :: else -> skip fi
 #ifdef NOREWRITE
 	:: visible == COMMIT -> told = true; ready = true; sa = sCOMMITTED; do_send_commit()
 #else
-	:: visible == COMMIT -> told = true; ready = true; commit()
+	:: visible == COMMIT -> told = true; ready = true; commit();
+#ifndef COMMITALONE
+		owes_a = true
+#endif
 #endif
 	:: visible == ABORT && qa == RUN -> sa = sABORTED; aborted = true
 	:: visible == ABORT && qa != RUN -> stopped = true; may_be_whole = true; undo()
@@ -227,8 +322,12 @@ end:	do
 		to_a?m; receive_a(m); m = NONE }
 	:: atomic { !adown && lostA -> lostA = false; ev_failed() }
 	:: atomic { !adown && can_abort && writing == NONE -> ev_failed() }      /* cancel, time-out */
-	:: d_step { !adown && sa == sCOPY -> sa = sSTOP; stopped = true; may_be_whole = true; qa = PAUSED;
-		qsave = ACTIVE }
+	:: atomic { !adown && sa == sCOPY -> sa = sSTOP; stopped = true; may_be_whole = true; qa = PAUSED;
+		qsave = ACTIVE; 
+		if
+		:: POSTCOPY -> absent = true; served = stream == OPEN; if :: needed = true :: true fi
+		:: true
+		fi }
 	:: atomic { !adown && all_sent && writing == NONE -> all_sent = false; ev_all_sent() }
 	:: atomic { !adown && save_failed && writing == NONE -> save_failed = false; ev_failed() }
 #ifdef NOCANCELWAIT
@@ -240,13 +339,16 @@ end:	do
 		if :: qa == PAUSED -> qa = RUN; resumed = true :: else -> skip fi }
 	:: atomic { !adown && sa == sCOMMITTED && quiet -> ev_failed() }         /* repeats */
 	:: atomic { !adown && sa == sSENT && lost && quiet -> tell_b(ASK) }
+	:: atomic { !adown && sa == sSERVING && quiet ->
+		if :: served -> tell_b(ASK) :: else -> ev_failed() fi }
 	:: d_step { !adown && sa == sUNKNOWN && writing == NONE ->
 		if
-		:: told || (lost && ready) -> commit()
+		:: must_commit -> commit()
 		:: else -> sa = sABORT; writing = ABORT
 		fi }
 	:: atomic { !adown && crashA > 0 -> crashA--; kill_a() }
 	:: atomic { powerA > 0 -> powerA--; power_cut_a() }
+	:: atomic { dieA > 0 && (qa == RUN || qa == PAUSED) -> dieA--; kill_vmm_a() }
 	:: atomic { adown -> restart_a() }
 	od
 }
@@ -268,8 +370,24 @@ end:	do
 
 /* --- the target's machine: gw_target_step(), and its daemon --- */
 
-inline destroy() { qb = NONE; sb = tGONE }
-inline ask() { if :: sb == tREADY -> tell_a(ASKWHOLE) :: sb == tPART -> tell_a(ASKPART) :: else -> skip fi }
+inline destroy() { qb = NONE; sb = tGONE; owes_b = false; absent = false; needed = false; served = false }
+inline ask() {
+	if
+	:: sb == tREADY && owes_b -> tell_a(ASKOWING)
+	:: sb == tREADY && !owes_b -> tell_a(ASKWHOLE)
+	:: sb == tPART -> tell_a(ASKPART)
+	:: else -> skip
+	fi
+}
+inline say_ready() { if :: owes_b -> tell_a(READYOWING) :: else -> tell_a(READY) fi }
+inline say_running() { if :: owes_b -> tell_a(RUNNINGOWED) :: else -> tell_a(RUNNING) fi }
+/* COMPLETE: the last page is in, or the guest is gone. */
+inline ev_complete() {
+	if
+	:: owes_b -> owes_b = false; if :: sb == tRUNNING -> tell_a(COMPLETE) :: else -> skip fi
+	:: else -> skip
+	fi
+}
 inline ev_link_lost() {
 	if
 	:: sb == tPREPARE || sb == tRECEIVE || sb == tLOAD -> destroy()
@@ -282,7 +400,7 @@ inline receive_b(m) {
 	:: m == COMMIT ->
 		if
 		:: sb == tREADY -> sb = tCOMMITTED
-		:: sb == tRUNNING -> tell_a(RUNNING)
+		:: sb == tRUNNING -> say_running()
 		:: sb == tIDLE || sb == tGONE || sb == tPART -> tell_a(FAILED)
 		:: else -> skip
 		fi
@@ -293,21 +411,24 @@ inline receive_b(m) {
 		fi
 	:: m == ASK ->
 		if
-		:: sb == tREADY -> tell_a(READY)
-		:: sb == tRUNNING -> tell_a(RUNNING)
+		:: sb == tREADY -> say_ready()
+		:: sb == tRUNNING -> say_running()
 		:: sb == tIDLE || sb == tGONE || sb == tPART -> tell_a(FAILED)
 		:: else -> skip
 		fi
 	fi
 }
-inline kill_b() { bdown = true; sb = tIDLE; cut(); lostB = false }
+inline kill_b() { bdown = true; sb = tIDLE; owes_b = false; cut(); lostB = false }
 inline restart_b() {
 	bdown = false; clear(to_b);
+#ifndef FORGETSOWED
+	owes_b = absent && (qb == WHOLE || qb == RUN);
+#endif
 	if
 	:: qb == NONE -> sb = tIDLE
 	:: qb == PART -> sb = tPART; ask()
 	:: qb == WHOLE -> sb = tREADY; ask()
-	:: qb == RUN -> sb = tRUNNING; tell_a(RUNNING)
+	:: qb == RUN || qb == DEAD -> sb = tRUNNING; say_running()
 	fi
 }
 
@@ -321,9 +442,9 @@ end:	do
 #ifdef RPC
 	:: atomic { !bdown && sb == tLOAD && qb == WHOLE -> qb = RUN; sb = tRUNNING; tell_a(RUNNING) }
 #else
-	:: atomic { !bdown && sb == tLOAD && qb == WHOLE -> sb = tREADY; tell_a(READY) }
+	:: atomic { !bdown && sb == tLOAD && qb == WHOLE -> sb = tREADY; owes_b = absent; say_ready() }
 #endif
-	:: atomic { !bdown && sb == tCOMMITTED -> qb = RUN; sb = tRUNNING; tell_a(RUNNING) }
+	:: atomic { !bdown && sb == tCOMMITTED && !(absent && needed) -> qb = RUN; sb = tRUNNING; say_running() }
 	:: atomic { !bdown && lostB -> lostB = false; ev_link_lost() }
 	:: atomic { !bdown && stream == BROKEN && (sb == tRECEIVE || sb == tLOAD) -> ev_link_lost() }
 	:: atomic { !bdown && quiet && sb == tRECEIVE && (sa == sABORTED || sa == sPREPARE) ->
@@ -332,7 +453,19 @@ end:	do
 		(sb == tREADY || sb == tPART) &&
 		(sa == sSENT || sa == sCOMMITTED || sa == sDONE || sa == sABORTED) -> ask() }
 	:: atomic { !bdown && crashB > 0 -> crashB--; kill_b() }
+	:: atomic { dieB > 0 && qb == RUN -> dieB--; qb = DEAD; fatal = true; absent = false;
+		if :: !bdown && sb == tRUNNING -> ev_complete() :: else -> skip fi }
 	:: atomic { bdown -> restart_b() }
+	od
+}
+
+/* The owed page comes. Until it is there the guest waits for it; a daemon that does not know that it is owed
+ * would let the guest see what is not there. */
+active proctype Pages() {
+end:	do
+	:: atomic { absent && served && image && !adown && !bdown && lives_b ->
+		absent = false; needed = false; ev_complete() }
+	:: d_step { absent && qb == RUN && sb == tRUNNING && !owes_b -> garbage = true; absent = false }
 	od
 }
 
@@ -350,13 +483,24 @@ ltl owner { [] (qb == RUN -> visible == COMMIT && durable == COMMIT) }
 ltl whole { [] (visible == COMMIT || durable == COMMIT -> ever_whole) }
 ltl decided { [] !(acted_commit && acted_abort) }
 ltl newest { [] (qb == RUN -> !resumed) }
+ltl kept { [] !(destroyed && absent && lives_b) }
+ltl backed { [] !hollow }
+ltl real { [] !garbage }
 ltl safe { [] (!(qa == RUN && qb == RUN) &&
 	(qb == RUN -> visible == COMMIT && durable == COMMIT && !resumed) &&
-	(visible == COMMIT || durable == COMMIT -> ever_whole) && !(acted_commit && acted_abort)) }
+	(visible == COMMIT || durable == COMMIT -> ever_whole) && !(acted_commit && acted_abort) &&
+	!(destroyed && absent && lives_b) && !hollow && !garbage) }
 ltl alive { <> [] (qa == RUN || qb == RUN || fatal) }
+
+ltl completes { <> [] (fatal || qa == RUN || (qb == RUN && !absent && sa == sDONE)) }
+ltl ends { <> [] (sa == sDONE || sa == sABORTED) }
 
 /* Not vacuous: each of these must be found false. */
 ltl never_moves { [] !(qb == RUN && sa == sDONE) }
 ltl never_stays { [] !(sa == sABORTED && resumed && qa == RUN && sb == tGONE) }
 ltl never_unknown { [] !(sa == sUNKNOWN) }
 ltl never_takes_over { [] !(qb == RUN && qa == DEAD) }
+ltl never_serves { [] !(sa == sSERVING && absent && !served) }
+ltl never_completes { [] !(qb == RUN && sa == sDONE && owes_a) }
+ltl never_serves_alone { [] !(sa == sSERVING && qa == DEAD && image && absent) }
+ltl never_stalls { [] !(sa == sSERVING && image_lost && absent && qb == RUN) }

@@ -491,13 +491,13 @@ static void serve_recover(struct gw_host *h, int fd, const struct gw_wire_hello 
 
 	if (gw_peer_welcome(fd, hello, w) < 0) {
 		close(fd);
-	} else if (e) {
-		gw_in_recover(e->in, fd);
-	} else if (owns(h, &hello->migration)) {
+	} else if (e && gw_in_recover(e->in, fd)) {
+		; /* taken */
+	} else if (!e && owns(h, &hello->migration)) {
 		reply_complete(fd, w);
 		close(fd);
 	} else {
-		gw_error_set(&err, ENOENT, "host %s knows nothing of this migration", h->config->name);
+		gw_error_set(&err, ENOENT, "host %s knows of no memory that this migration owes", h->config->name);
 		gw_peer_send_failed(fd, &err, w);
 		close(fd);
 	}

@@ -31,6 +31,8 @@
  *    crash at the source. After COMMIT there is no way back whatever is lost: SERVING ends only by the
  *    target's word that it runs and lacks nothing, or wants nothing. An image lost there is the guest's
  *    crash: it waits for the page for ever, an operator ends it, and that is told as COMPLETE.
+ * 7. Starting the guest may need an owed page, before the VMM at the target can say that it runs. So COMMIT
+ *    goes with a link that serves pages whenever the target may lack some; a restarted source cannot know.
  *
  * A COMMIT or ABORT that a restarted daemon reads may have reached the page cache only. It is therefore
  * written again before anybody is told, so that a later crash of the host cannot take it back.
@@ -121,7 +123,7 @@ static const struct source_row source_rows[] = {
 	{ S(IDLE), E(RESTARTED_ABORT), NULL, S(ABORT), DO(CANCEL_SAVE) | DO(RECORD_ABORT),
 	  MARK_STOP | MARK_TRIED },
 	{ S(IDLE), E(RESTARTED_COMMIT), NULL, S(COMMIT), DO(RECORD_COMMIT),
-	  MARK_STOP | MARK_SENT | MARK_READY | MARK_TRIED | MARK_TOLD },
+	  MARK_STOP | MARK_SENT | MARK_READY | MARK_TRIED | MARK_TOLD | MARK_OWES },
 	{ S(IDLE), E(RESTARTED_LOST), NULL, S(SENT), DO(ASK),
 	  MARK_STOP | MARK_SENT | MARK_LOST | MARK_IMAGE_LOST },
 

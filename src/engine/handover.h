@@ -22,8 +22,9 @@
  *   nothing is owed. Until then a target does not migrate the VM any further.
  * - A target says READY, RUNNING and "whole" only when nothing is owed; else the messages that lead to
  *   READY_OWING and RUNNING_OWED. It hands the guest no page that is absent, whatever happens.
- * - Owed pages are served from the stop on (loading the state needs some) whenever there is a link;
- *   DO_SERVE adds that a lost link is made again.
+ * - Owed pages are served from the stop on whenever there is a link: loading the state may need some, and
+ *   starting the guest. DO_SERVE, and DO_SEND_COMMIT with `owes`, make a lost link again. A target that is
+ *   starting its guest takes that link.
  * - The image at the source (its RAM, whether or not the VMM lives) stays as it was at the stop until
  *   DO_RESUME or DO_DESTROY: serving takes nothing away.
  */
@@ -84,7 +85,7 @@ enum gw_source_action {
 	GW_SOURCE_DO_COPY          = 1 << 2,
 	GW_SOURCE_DO_STOP_AND_SEND = 1 << 3, /* pause, last pages, device state */
 	GW_SOURCE_DO_RECORD_COMMIT = 1 << 4,
-	GW_SOURCE_DO_SEND_COMMIT   = 1 << 5,
+	GW_SOURCE_DO_SEND_COMMIT   = 1 << 5, /* with `owes`, when it can be: over a link that serves pages */
 	GW_SOURCE_DO_CANCEL_SAVE   = 1 << 6, /* end copying, saving; wait for the end: before any resume */
 	GW_SOURCE_DO_RECORD_ABORT  = 1 << 7,
 	GW_SOURCE_DO_RESUME        = 1 << 8, /* only when ABORT is certain; harmless when it runs */
@@ -105,7 +106,7 @@ struct gw_source_machine {
 	bool commit_told; /* the target may have been told COMMIT: never abort again */
 	bool lost;        /* no VMM here any more: only the target can run it, never abort a whole image */
 	bool aborted;     /* ABORT is certain: durable, or presumed as nothing was stopped yet */
-	bool owes;        /* the target was READY only up to pages that it fetches from here */
+	bool owes;        /* the target fetches pages from here, or may (a restarted source cannot know) */
 	bool image_lost;  /* the RAM here cannot be served, or may be another one than at the stop */
 };
 

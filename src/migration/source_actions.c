@@ -178,8 +178,9 @@ static enum gw_source_event do_send_commit(struct gw_out *o)
 	enum gw_source_event ev;
 	int r;
 
-	/* A target that lacks pages may not even be able to say that it runs before it gets them. */
-	if (o->control_fd < 0 && o->machine.owes)
+	/* A target that lacks pages may not even be able to say that it runs before it gets them; a restarted daemon cannot
+	 * know whether it does. */
+	if (o->control_fd < 0 && (o->machine.owes || o->first == GW_SOURCE_EV_RESTARTED_COMMIT))
 		(void)gw_out_recover(o, &err);
 	if (o->control_fd >= 0) {
 		r = commit_over_control(o, &ev, &err);

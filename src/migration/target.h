@@ -68,8 +68,8 @@ int gw_in_add_channel(struct gw_in *in, const struct gw_wire_hello *hello, int f
  * owed to say in it. */
 uint32_t gw_in_tell(struct gw_in *in, uint32_t answer, gw_time_ns timeout, uint64_t *ret_owed_pages);
 
-/* A welcomed control connection in place of the lost one of a post-copy; takes the fd. */
-void gw_in_recover(struct gw_in *in, int fd);
+/* A welcomed control connection in place of the lost one of a post-copy; takes the fd, or returns false: there is none. */
+bool gw_in_recover(struct gw_in *in, int fd);
 
 /* Pages that are still owed. */
 uint64_t gw_in_owed_pages(struct gw_in *in);

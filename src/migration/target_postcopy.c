@@ -178,13 +178,16 @@ bool gw_in_link_broke(struct gw_in *in)
 	return true;
 }
 
-void gw_in_recover(struct gw_in *in, int fd)
+bool gw_in_recover(struct gw_in *in, int fd)
 {
 	GW_LOCKED(&in->lock);
+	if (!in->demand || !in->armed)
+		return false;
 	if (in->recover_fd >= 0)
 		close(in->recover_fd);
 	in->recover_fd = fd;
 	eventfd_write(in->wake_fd, 1);
+	return true;
 }
 
 static int send_owed(struct gw_in *in, uint32_t region, uint64_t first, uint32_t n, struct gw_error *err)

@@ -19,6 +19,7 @@
  *   ABORTSERVING a link lost while serving leads back
  *   BLINDCOMMIT  COMMIT for a target that is owed a page after the source's image is lost
  *   FORGETSOWED  a restarted target daemon takes an absent page for present
+ *   COMMITALONE  a restarted source daemon tells COMMIT without serving the page that starting may need
  *
  * docs/handover.md says which function each inline stands for.
  */
@@ -74,6 +75,7 @@ bool image = true; /* the RAM at the source can be read */
 mtype sb = tIDLE, qb = NONE;
 bool bdown, lostB, owes_b;
 bool absent; /* the owed page */
+bool needed; /* ... without which the guest cannot even start */
 mtype stream = NONE;
 bool served; /* the demand channel is open */
 /* Faults that are left */
@@ -101,7 +103,11 @@ inline do_cancel_save() {
 	all_sent = false; save_failed = false; served = false
 }
 inline undo() { do_cancel_save(); sa = sABORT; writing = ABORT }
-inline do_send_commit() { acted_commit = true; tell_b(COMMIT) }
+inline do_send_commit() {
+	acted_commit = true;
+	if :: owes_a && owes_b && image && !bdown -> served = true :: else -> skip fi;
+	tell_b(COMMIT)
+}
 inline certain_abort() {
 	aborted = true; acted_abort = true; tell_b(ABORT);
 	if :: stopped -> resuming = true :: else -> sa = sABORTED fi
@@ -297,7 +303,10 @@ inline restart_a() {
 #ifdef NOREWRITE
 	:: visible == COMMIT -> told = true; ready = true; sa = sCOMMITTED; do_send_commit()
 #else
-	:: visible == COMMIT -> told = true; ready = true; commit()
+	:: visible == COMMIT -> told = true; ready = true; commit();
+#ifndef COMMITALONE
+		owes_a = true
+#endif
 #endif
 	:: visible == ABORT && qa == RUN -> sa = sABORTED; aborted = true
 	:: visible == ABORT && qa != RUN -> stopped = true; may_be_whole = true; undo()
@@ -314,7 +323,11 @@ end:	do
 	:: atomic { !adown && lostA -> lostA = false; ev_failed() }
 	:: atomic { !adown && can_abort && writing == NONE -> ev_failed() }      /* cancel, time-out */
 	:: atomic { !adown && sa == sCOPY -> sa = sSTOP; stopped = true; may_be_whole = true; qa = PAUSED;
-		qsave = ACTIVE; if :: POSTCOPY -> absent = true; served = stream == OPEN :: true fi }
+		qsave = ACTIVE; 
+		if
+		:: POSTCOPY -> absent = true; served = stream == OPEN; if :: needed = true :: true fi
+		:: true
+		fi }
 	:: atomic { !adown && all_sent && writing == NONE -> all_sent = false; ev_all_sent() }
 	:: atomic { !adown && save_failed && writing == NONE -> save_failed = false; ev_failed() }
 #ifdef NOCANCELWAIT
@@ -357,7 +370,7 @@ end:	do
 
 /* --- the target's machine: gw_target_step(), and its daemon --- */
 
-inline destroy() { qb = NONE; sb = tGONE; owes_b = false; absent = false; served = false }
+inline destroy() { qb = NONE; sb = tGONE; owes_b = false; absent = false; needed = false; served = false }
 inline ask() {
 	if
 	:: sb == tREADY && owes_b -> tell_a(ASKOWING)
@@ -431,7 +444,7 @@ end:	do
 #else
 	:: atomic { !bdown && sb == tLOAD && qb == WHOLE -> sb = tREADY; owes_b = absent; say_ready() }
 #endif
-	:: atomic { !bdown && sb == tCOMMITTED -> qb = RUN; sb = tRUNNING; say_running() }
+	:: atomic { !bdown && sb == tCOMMITTED && !(absent && needed) -> qb = RUN; sb = tRUNNING; say_running() }
 	:: atomic { !bdown && lostB -> lostB = false; ev_link_lost() }
 	:: atomic { !bdown && stream == BROKEN && (sb == tRECEIVE || sb == tLOAD) -> ev_link_lost() }
 	:: atomic { !bdown && quiet && sb == tRECEIVE && (sa == sABORTED || sa == sPREPARE) ->
@@ -451,7 +464,7 @@ end:	do
 active proctype Pages() {
 end:	do
 	:: atomic { absent && served && image && !adown && !bdown && lives_b ->
-		absent = false; ev_complete() }
+		absent = false; needed = false; ev_complete() }
 	:: d_step { absent && qb == RUN && sb == tRUNNING && !owes_b -> garbage = true; absent = false }
 	od
 }

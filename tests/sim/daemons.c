@@ -113,6 +113,7 @@ void sim_source_work(struct sim_world *w)
 		break;
 	case GW_SOURCE_DO_SEND_COMMIT:
 		w->commit_acted = true;
+		sim_source_commits(w);
 		sim_send(w, &w->to_b, MSG_COMMIT);
 		break;
 	case GW_SOURCE_DO_CANCEL_SAVE:
@@ -219,13 +220,10 @@ static void target_destroy(struct sim_world *w)
 
 static void target_run(struct sim_world *w)
 {
-	if (w->vm_b != VM_PAUSED && w->vm_b != VM_RUNS) {
+	if (w->vm_b == VM_PAUSED || w->vm_b == VM_RUNS)
+		w->b_starting = true;
+	else
 		w->b_vm_lost = true;
-		return;
-	}
-	w->fence = 2;
-	w->vm_b = VM_RUNS;
-	sim_target_event(w, GW_TARGET_EV_RAN);
 }
 
 void sim_target_work(struct sim_world *w)

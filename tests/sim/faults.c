@@ -34,7 +34,7 @@ void sim_kill_vm_b(struct sim_world *w)
 {
 	w->b_died = true;
 	w->vm_b = VM_DEAD;
-	w->b_loading = false;
+	w->b_loading = w->b_starting = false;
 	w->b_vm_lost = true;
 }
 
@@ -61,7 +61,7 @@ static void kill_daemon_b(struct sim_world *w)
 	/* A VMM that is being started or destroyed is found as it is when the daemon is back. */
 	if (w->b_creating)
 		w->vm_b = sim_one_in(&w->rng, 2) ? VM_PART : VM_NONE;
-	w->b_up = w->b_creating = w->b_destroying = w->b_vm_lost = w->b_complete = false;
+	w->b_up = w->b_creating = w->b_starting = w->b_destroying = w->b_vm_lost = w->b_complete = false;
 	w->b_todo = 0;
 	sim_cut(w);
 	w->b_link_lost = false;

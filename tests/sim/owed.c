@@ -9,6 +9,7 @@
 
 #define PAGES 3
 #define PAGE_OF_STATE 1u /* loading the device state touches it */
+#define PAGE_OF_START 2u /* starting the guest does, before the VMM can say that it runs */
 
 static bool vm_lives(enum sim_vm vm)
 {
@@ -33,19 +34,31 @@ bool sim_state_can_load(const struct sim_world *w)
 	return !(w->absent & PAGE_OF_STATE);
 }
 
+bool sim_guest_can_start(const struct sim_world *w)
+{
+	return !(w->absent & PAGE_OF_START);
+}
+
+/* Before the guest runs only what is asked for comes, or everything. */
+static unsigned wanted(const struct sim_world *w)
+{
+	if (w->vm_b == VM_RUNS || w->unasked)
+		return (1u << PAGES) - 1;
+	return w->b_starting ? PAGE_OF_START : PAGE_OF_STATE;
+}
+
 bool sim_can_page_come(const struct sim_world *w)
 {
-	unsigned wanted = w->vm_b == VM_RUNS || w->unasked ? w->absent : w->absent & PAGE_OF_STATE;
-
-	return w->a_up && w->b_up && w->demand && w->image_a && wanted && sim_lacks_pages(w);
+	return w->a_up && w->b_up && w->demand && w->image_a && sim_lacks_pages(w) && (w->absent & wanted(w));
 }
 
 void sim_page_comes(struct sim_world *w)
 {
-	unsigned page = PAGE_OF_STATE;
+	unsigned page;
 
-	while (!(w->absent & page) || (w->vm_b == VM_RUNS && sim_one_in(&w->rng, 2)))
+	do
 		page = 1u << sim_below(&w->rng, PAGES);
+	while (!(w->absent & wanted(w) & page));
 	w->absent &= ~page;
 	w->b_complete = !w->absent;
 }
@@ -89,5 +102,12 @@ void sim_source_serves(struct sim_world *w)
 	if (!w->image_a)
 		w->a_vm_lost = true; /* found out when it is to be read */
 	else if (!w->demand)
+		sim_send(w, &w->to_b, MSG_DEMAND);
+}
+
+/* COMMIT for a target that may need pages before it can start goes with a link that serves them. */
+void sim_source_commits(struct sim_world *w)
+{
+	if (w->a.owes && w->image_a && !w->demand)
 		sim_send(w, &w->to_b, MSG_DEMAND);
 }

@@ -251,6 +251,19 @@ static void b_complete(struct sim_world *w)
 		sim_target_event(w, GW_TARGET_EV_COMPLETE);
 }
 
+static bool can_b_start(const struct sim_world *w)
+{
+	return B_FREE(w) && w->b_starting && sim_guest_can_start(w);
+}
+
+static void b_start(struct sim_world *w)
+{
+	w->b_starting = false;
+	w->fence = 2;
+	w->vm_b = VM_RUNS;
+	sim_target_event(w, GW_TARGET_EV_RAN);
+}
+
 static bool can_b_link_lost(const struct sim_world *w)
 {
 	return B_FREE(w) && w->b_link_lost;
@@ -322,6 +335,7 @@ static const struct step {
 	{ "B all received", can_b_all_received, b_all_received },
 	{ "B loads", can_b_load, b_load },
 	{ "B loaded", can_b_loaded, b_loaded },
+	{ "B starts the guest", can_b_start, b_start },
 	{ "a page comes", sim_can_page_come, sim_page_comes },
 	{ "B complete", can_b_complete, b_complete },
 	{ "B link lost", can_b_link_lost, b_link_lost },
@@ -454,7 +468,8 @@ static void operator_decides(struct sim_world *w)
 {
 	if (!B_FREE(w) || !w->b_known)
 		return;
-	if (w->b.state == GW_TARGET_RUNNING && w->b.owes && !w->image_a && w->vm_b == VM_RUNS)
+	if ((w->b.state == GW_TARGET_RUNNING || w->b.state == GW_TARGET_COMMITTED) && sim_lacks_pages(w) &&
+	    !w->image_a)
 		sim_kill_vm_b(w);
 	if (!w->a_gone)
 		return;

@@ -85,7 +85,7 @@ struct sim_world {
 	bool b_up, b_known;
 	struct gw_target_machine b;
 	unsigned b_todo;
-	bool b_creating, b_loading, b_destroying, b_link_lost, b_vm_lost, b_complete;
+	bool b_creating, b_loading, b_starting, b_destroying, b_link_lost, b_vm_lost, b_complete;
 	enum sim_vm vm_b;
 	unsigned absent; /* pages, by bit, that are still owed to vm_b */
 	bool b_recorded;
@@ -148,6 +148,8 @@ void sim_lose_image(struct sim_world *w);
 void sim_destroy_image(struct sim_world *w);
 void sim_check_commit(struct sim_world *w);
 void sim_check_pages(struct sim_world *w);
+bool sim_guest_can_start(const struct sim_world *w);
+void sim_source_commits(struct sim_world *w);
 void sim_source_serves(struct sim_world *w);
 
 #endif

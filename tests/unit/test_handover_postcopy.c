@@ -65,8 +65,9 @@ static void test_source_restarts(void **state)
 	struct gw_source_machine m = { 0 };
 
 	WALK_SOURCE(&m, { SE(RESTARTED_COMMIT), S(COMMIT), SD(RECORD_COMMIT) }, { SE(COMPLETE), S(COMMIT), 0 },
-		    { SE(RECORDED), S(COMMITTED), SD(SEND_COMMIT) },
-		    { SE(RUNNING_OWED), S(SERVING), SD(SERVE) }, { SE(COMPLETE), S(DONE), SD(DESTROY) });
+		    { SE(RECORDED), S(COMMITTED), SD(SEND_COMMIT) });
+	assert_true(m.owes); /* the target may lack pages, and need one to start */
+	WALK_SOURCE(&m, { SE(RUNNING_OWED), S(SERVING), SD(SERVE) }, { SE(COMPLETE), S(DONE), SD(DESTROY) });
 }
 
 /* The image is lost while the target runs on it: an alarm, and the target's last word is still awaited. */

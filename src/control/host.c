@@ -227,8 +227,13 @@ static bool take_over_owed(struct gw_host *h, struct gw_host_vm *v)
 	gw_log_info(v->name, "taken over: record %s, epoch %lu, memory is still owed to it",
 	            gw_record_state_name(v->record.state), (unsigned long)v->record.epoch);
 	if (gw_host_resume_incoming(h, v, runs ? GW_TARGET_EV_RESTARTED_RUNNING_OWING : GW_TARGET_EV_RESTARTED_OWING,
-	                            &err) < 0)
+	                            &err) < 0) {
 		gw_log_error(v->name, "%s", gw_error_text(&err));
+		GW_LOCKED(&h->lock);
+		v->owed_unserved = true;
+		v->busy = GW_BUSY_FETCHING;
+		snprintf(v->note, sizeof(v->note), "%.250s; restart godwitd to try again", gw_error_text(&err));
+	}
 	return true;
 }
 

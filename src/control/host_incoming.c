@@ -421,13 +421,21 @@ static void serve_ask(struct gw_host *h, int fd, const struct gw_wire_hello *hel
 	close(fd);
 }
 
-static bool owns(struct gw_host *h, const struct gw_wire_id *id)
+enum ownership { OWNS_NOTHING, OWNS_WHOLE, OWNS_OWED };
+
+/* Of a VM whose migration is over here, or could not be taken up again. */
+static enum ownership owns(struct gw_host *h, const struct gw_wire_id *id)
 {
 	GW_LOCKED(&h->lock);
-	for (struct gw_host_vm *v = h->vms; v; v = v->next)
-		if (v->record.state == GW_RECORD_RUNNING && !memcmp(&v->record.migration, id, sizeof(*id)))
-			return true;
-	return false;
+	for (struct gw_host_vm *v = h->vms; v; v = v->next) {
+		if (memcmp(&v->record.migration, id, sizeof(*id)))
+			continue;
+		if (v->owed_unserved)
+			return OWNS_OWED;
+		if (v->record.state == GW_RECORD_RUNNING)
+			return OWNS_WHOLE;
+	}
+	return OWNS_NOTHING;
 }
 
 static void reply_told(struct gw_host *h, int fd, uint32_t type, uint64_t owed_pages, const struct gw_wait *w)
@@ -450,6 +458,13 @@ static void reply_told(struct gw_host *h, int fd, uint32_t type, uint64_t owed_p
 	}
 }
 
+/* 0: no answer, which is asked for again. */
+static const uint32_t of_ownership[] = {
+	[OWNS_NOTHING] = GW_WIRE_FAILED,
+	[OWNS_WHOLE] = GW_WIRE_RUNNING,
+	[OWNS_OWED] = 0,
+};
+
 static void serve_tell(struct gw_host *h, int fd, const struct gw_wire_hello *hello, const struct gw_wait *w)
 {
 	struct gw_host_in *e;
@@ -466,7 +481,7 @@ static void serve_tell(struct gw_host *h, int fd, const struct gw_wire_hello *he
 			type = gw_in_tell(e->in, le32toh(told.answer), 4 * GW_NS_PER_S, &owed_pages);
 			release_in(h, e);
 		} else {
-			type = owns(h, &hello->migration) ? GW_WIRE_RUNNING : GW_WIRE_FAILED;
+			type = of_ownership[owns(h, &hello->migration)];
 		}
 		reply_told(h, fd, type, owed_pages, w);
 	}
@@ -493,8 +508,10 @@ static void serve_recover(struct gw_host *h, int fd, const struct gw_wire_hello 
 		close(fd);
 	} else if (e && gw_in_recover(e->in, fd)) {
 		; /* taken */
-	} else if (!e && owns(h, &hello->migration)) {
+	} else if (!e && owns(h, &hello->migration) == OWNS_WHOLE) {
 		reply_complete(fd, w);
+		close(fd);
+	} else if (!e && owns(h, &hello->migration) == OWNS_OWED) {
 		close(fd);
 	} else {
 		gw_error_set(&err, ENOENT, "host %s knows of no memory that this migration owes", h->config->name);

@@ -35,6 +35,7 @@ struct gw_host_vm {
 	/* protected by the host's lock */
 	enum gw_busy busy;
 	bool ended;              /* its process is gone */
+	bool owed_unserved;      /* memory is owed to it, and could not be taken up again: nobody may hear that it is whole */
 	unsigned pins;           /* somebody talks to `vm` without the lock: drop waits */
 	struct gw_vm *vm;        /* NULL while starting, or when its process was not there any more */
 	struct gw_journal *journal;

@@ -218,6 +218,8 @@ static enum gw_source_event do_serve(struct gw_out *o)
 		return ev;
 	if (r == -ENODATA)
 		return GW_SOURCE_EV_IMAGE_LOST;
+	if (r == -ENOENT)
+		return GW_SOURCE_EV_TARGET_LOST;
 	if (gw_now_ns() >= o->next_complaint) {
 		gw_log_warning(o->config.vm_name, "the guest runs on %s, and the link over which the rest of its memory follows is "
 		               "lost: %s (it is made again; nothing is lost)", o->config.target_name, gw_error_text(&err));

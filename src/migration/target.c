@@ -39,6 +39,16 @@ static enum gw_target_event take_posted(struct gw_in *in)
 	return ev;
 }
 
+/* Takes the wake-up back; what was posted stays. */
+static void drain_wake(struct gw_in *in)
+{
+	eventfd_t ignored;
+
+	GW_LOCKED(&in->lock);
+	if (!in->stop)
+		eventfd_read(in->wake_fd, &ignored);
+}
+
 static bool stopping(struct gw_in *in)
 {
 	GW_LOCKED(&in->lock);
@@ -217,12 +227,29 @@ static enum gw_target_event do_ask(struct gw_in *in)
 	return NO_EVENT;
 }
 
+/* Starting the guest may touch a page that lacks, and then the VMM answers nobody: not before there is a link. */
+static bool await_link(struct gw_in *in)
+{
+	struct gw_wait w = { .cancel_fd = -1, .idle_ns = RETRY_NS };
+
+	while (in->machine.owes && in->control_fd < 0 && !stopping(in)) {
+		if (in->demand && gw_demand_left(in->demand) == 0)
+			break;
+		(void)gw_wait_fd(in->wake_fd, POLLIN, &w);
+		if (!gw_in_take_recovery(in))
+			drain_wake(in);
+	}
+	return !stopping(in);
+}
+
 static enum gw_target_event do_fence_and_run(struct gw_in *in)
 {
 	struct gw_error err = GW_ERROR_INIT;
 	gw_time_ns t0 = gw_now_ns();
 	int r = gw_fault("target-commit-received");
 
+	if (!await_link(in))
+		return NO_EVENT;
 	if (r == 0)
 		r = in->vm->ops->resume(in->vm, gw_deadline_in(in->config.switch_timeout_ns), &in->failure);
 	in->resume_ns = gw_now_ns() - t0;
@@ -378,7 +405,7 @@ static enum gw_target_event await(struct gw_in *in)
 		return await_decision(in);
 	(void)gw_wait_fd(in->wake_fd, POLLIN, &w);
 	ev = woken(in);
-	if (ev != NO_EVENT || in->control_fd >= 0)
+	if (ev != NO_EVENT || (in->control_fd >= 0 && in->machine.state != GW_TARGET_COMMITTED))
 		return ev;
 	/* READY or PART without a connection: ask (again). COMMITTED but not running: try again. */
 	return in->machine.state == GW_TARGET_COMMITTED ? GW_TARGET_EV_COMMIT : GW_TARGET_EV_LINK_LOST;
@@ -499,7 +526,7 @@ uint32_t gw_in_tell(struct gw_in *in, uint32_t answer, gw_time_ns timeout, uint6
 	GW_LOCKED(&in->lock);
 	while ((type = tell_answer(in, answer)) == 0 && gw_cond_wait(&in->changed, &in->lock, deadline) == 0)
 		;
-	*ret_owed_pages = in->machine.owes && in->demand ? GW_MAX(gw_demand_left(in->demand), 1u) : 0;
+	*ret_owed_pages = !in->machine.owes ? 0 : in->demand ? GW_MAX(gw_demand_left(in->demand), 1u) : 1;
 	return type; /* 0: not known in time; the source asks again */
 }
 

@@ -17,7 +17,7 @@ const struct gw_field gw_migrate_fields[] = {
 	{ "bandwidth_Bps", GW_FIELD_INTEGER, .min = 0, .max = INT64_MAX },
 	{ "channels", GW_FIELD_INTEGER, .min = 1, .max = 64 },
 	{ "threshold", GW_FIELD_TEXT, .min = 1, .max = 32 },
-	{ "on_stall", GW_FIELD_TEXT, .choices = "switch|stay" },
+	{ "on_stall", GW_FIELD_TEXT, .choices = "throttle|switch|stay" },
 	{ "max_passes", GW_FIELD_INTEGER, .min = 1, .max = 1000000 },
 	{ "hybrid_passes", GW_FIELD_INTEGER, .min = 1, .max = 1000 },
 	{ "timeout_ns", GW_FIELD_INTEGER, .min = 1, .max = 365 * DAY_NS },

@@ -30,6 +30,9 @@ int gw_sender_new(const struct gw_sender_config *config, struct gw_sender **ret,
 /* Begins to send every page that is set in pages[region], which must stay as they are until gw_sender_finish. */
 void gw_sender_begin(struct gw_sender *s, uint32_t pass, const struct gw_bitmap *pages);
 
+/* Returns when the running pass has sent so many pages, or is over. */
+void gw_sender_await(struct gw_sender *s, uint64_t pages);
+
 /* Returns when the last channel's barrier was handed to the kernel. Nothing is to be begun after an error. */
 int gw_sender_finish(struct gw_sender *s, struct gw_sender_stats *ret, struct gw_error *err);
 

@@ -194,7 +194,7 @@ class Usage(CliTest):
                 ("--bandwidth", "fast", "a rate with its unit"), ("--channels", "0", "from 1 to 64"),
                 ("--channels", "65", "from 1 to 64"), ("--channels", "2x", "from 1 to 64"),
                 ("--threshold", "101%", "adaptive, a size"), ("--threshold", "-1%", "adaptive, a size"),
-                ("--on-stall", "wait", "switch|stay"), ("--mode", "precopy", "auto|pre-copy|post-copy"),
+                ("--on-stall", "wait", "throttle|switch|stay"), ("--mode", "precopy", "auto|pre-copy|post-copy"),
                 ("--tracing", "maybe", "auto|async|sync"),
                 ("--max-passes", "0", "from 1"), ("--timeout", "soon", "a duration")):
             self.assertIn(advice, self.run_cli("migrate", "web1", "--to", "beta", f"{option}={value}", code=2))

@@ -15,6 +15,7 @@ const struct gw_field gw_migrate_fields[] = {
 	{ "mode", GW_FIELD_TEXT, .choices = GW_MODE_WORDS },
 	{ "max_downtime_ns", GW_FIELD_INTEGER, .min = 1, .max = DAY_NS },
 	{ "bandwidth_Bps", GW_FIELD_INTEGER, .min = 0, .max = INT64_MAX },
+	{ "weight", GW_FIELD_INTEGER, .min = 1, .max = 1000 },
 	{ "channels", GW_FIELD_INTEGER, .min = 1, .max = 64 },
 	{ "threshold", GW_FIELD_TEXT, .min = 1, .max = 32 },
 	{ "on_stall", GW_FIELD_TEXT, .choices = "throttle|switch|stay" },

@@ -94,6 +94,7 @@ static int parse_limits(const json_t *request, struct gw_out_config *c, struct g
 	c->convergence.throttle_allowed = stall == 0;
 	c->convergence.stall = stall == 2 ? GW_STALL_STAY : GW_STALL_SWITCH;
 	c->bandwidth_Bps = (uint64_t)bandwidth;
+	c->weight = (unsigned)integer(request, "weight", GW_WEIGHT_DEFAULT);
 	c->channels = (unsigned)channels;
 	c->tracing = (enum gw_trace_mode)tracing;
 	c->verify = json_is_true(json_object_get(request, "verify"));
@@ -260,6 +261,7 @@ static void fill_config(struct gw_host *h, struct gw_host_vm *v, struct gw_out_c
 	c->epoch = v->record.epoch;
 	c->self_name = h->config->name;
 	c->self_port = h->port;
+	c->shared = &h->bandwidth;
 	c->prepare_timeout_ns = h->config->prepare_timeout_ns;
 	c->switch_timeout_ns = h->config->switch_timeout_ns;
 	c->idle_timeout_ns = h->config->idle_timeout_ns;

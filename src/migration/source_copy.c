@@ -90,6 +90,8 @@ static int start_sender(struct gw_out *o, struct gw_error *err)
 		.ram = o->ram,
 		.n_regions = o->n_regions,
 		.bandwidth_Bps = o->config.bandwidth_Bps,
+		.shared = o->config.shared,
+		.weight = o->config.weight,
 		.wait = o->wait,
 	};
 

@@ -187,7 +187,7 @@ int gw_sender_new(const struct gw_sender_config *config, struct gw_sender **ret,
 	pthread_mutex_init(&s->lock, NULL);
 	pthread_cond_init(&s->go, NULL);
 	pthread_cond_init(&s->done, NULL);
-	gw_rate_init(&s->rate, config->bandwidth_Bps);
+	gw_rate_init(&s->rate, config->bandwidth_Bps, config->shared, config->weight);
 	s->channels = calloc(s->n_channels, sizeof(*s->channels));
 	r = s->channels ? start_threads(s, config->channel_fds) : -ENOMEM;
 	if (r < 0) {
@@ -259,7 +259,7 @@ void gw_sender_progress(struct gw_sender *s, struct gw_sender_stats *ret)
 
 void gw_sender_uncap(struct gw_sender *s)
 {
-	s->rate.Bps = 0; /* between passes: no thread reads it now */
+	gw_rate_lift(&s->rate); /* between passes: no thread reads it now */
 }
 
 void gw_sender_free(struct gw_sender *s)

@@ -25,6 +25,8 @@ const struct cli_option cli_migrate_options[] = {
 	{ "max-downtime", CLI_DURATION, "TIME", "max_downtime_ns",
 	  .help = "how long the VM may stand still (default 50ms)" },
 	{ "bandwidth", CLI_RATE, "RATE", "bandwidth_Bps", .help = "use at most that much, such as 1Gbps" },
+	{ "weight", CLI_COUNT, "N", "weight", .min = 1, .max = 1000,
+	  .help = "share of the host's migration_bandwidth (default 100)" },
 	{ "channels", CLI_COUNT, "N", "channels", .min = 1, .max = 64,
 	  .help = "TCP connections for memory" },
 	{ "threshold", CLI_THRESHOLD, "WHEN", "threshold",

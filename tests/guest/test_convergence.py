@@ -106,3 +106,34 @@ def test_N4_on_stall_switch_slows_nobody_down(busy):
     assert_done(job)
     assert all(p["throttle_percent"] == 0 for p in job["report"]["passes"])
     assert "past the budget" in job["report"]["decision"]
+
+
+def test_N4_two_moves_at_once_share_the_bandwidth_by_their_weights(make_farm):
+    farm = make_farm(start=False)
+    farm["a"].settings["migration_bandwidth"] = "30MB/s"
+    for host in farm.hosts.values():
+        host.start()
+    weights = {"light": 100, "heavy": 300}
+    for name in weights:
+        farm["a"].start_vm(definition.linux(name, memory="256M", load="160M"))
+    for name in weights:
+        with farm.beats(name) as beats:
+            wait_beating(beats, 0, timeout=60)
+    jobs = {name: farm["a"].godwit_json("migrate", name, "--to", "b", "--detach", "--weight", weight)["id"]
+            for name, weight in weights.items()}
+
+    def sent():
+        progress = {name: farm["a"].job(job)["progress"] for name, job in jobs.items()}
+        assert all(p["pass"] <= 1 for p in progress.values()), progress
+        return {name: p["transferred_bytes"] for name, p in progress.items()}
+    wait_for(lambda: all(sent().values()), 30, "both send")
+    begin, before = now_ns(), sent()
+    wait_for(lambda: sum(sent().values()) - sum(before.values()) >= 60_000_000, 30, "60 MB more are sent")
+    seconds, after = (now_ns() - begin) / 1e9, sent()
+    rates = {name: (after[name] - before[name]) / seconds for name in weights}
+    # Batches of 4 MiB make the figures coarse.
+    assert 2 <= rates["heavy"] / rates["light"] <= 4.5, rates
+    assert sum(rates.values()) <= 30e6 * 1.25, rates
+    for job in jobs.values():
+        farm["a"].godwit("wait", job)
+        assert_done(farm["a"].job(job))

@@ -4,10 +4,11 @@ import tracing_cost
 
 MEASURE = {"tracing": lambda rounds: tracing_cost.measure(rounds)}
 MARKDOWN = {"tracing": tracing_cost.markdown}
-SECONDS = {"tracing": 270}
+SECONDS = {"tracing": 270}  # with ROUNDS
 ROUNDS = 5
 
 
 def markdown(name, entry):
     info = entry["machine"]
-    return f"{MARKDOWN[name](entry['results']).rstrip()}\n\nRow `{name}`; {info['date']}, {info['godwit']} ({info['source']})."
+    where = f"Row `{name}`; {info['date']}, {info['godwit']} ({info['source']})."
+    return f"{MARKDOWN[name](entry['results']).rstrip()}\n\n{where}"

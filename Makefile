@@ -45,7 +45,7 @@ test-guest: deps-test
 soak: deps-test build guests
 	@GW_REPEAT=30 GW_MOVES=20 $(PYTEST) -q tests/guest -k "N3" --junitxml=$(BUILD)/soak.xml $(PYTEST_ARGS)
 
-# Godwit and QEMU's own modes on the same guests; BENCH_ARGS=--quick takes three minutes.
+# Godwit and QEMU's own modes on the same guests, about an hour; BENCH_ARGS=--quick takes three minutes, --resume goes on.
 bench: build guests
 	@$(GUEST_ENV) $(PYTHON) tests/bench/run $(BENCH_ARGS)
 

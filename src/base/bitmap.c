@@ -70,6 +70,31 @@ size_t gw_bitmap_count(const struct gw_bitmap *b)
 	return n;
 }
 
+size_t gw_bitmap_count_both(const struct gw_bitmap *a, const struct gw_bitmap *b)
+{
+	size_t i, n = 0;
+
+	for (i = 0; i < a->nbits / 64 + 1; i++)
+		n += __builtin_popcountll(a->words[i] & b->words[i]);
+	return n;
+}
+
+void gw_bitmap_add(struct gw_bitmap *into, const struct gw_bitmap *from)
+{
+	for (size_t i = 0; i < into->nbits / 64 + 1; i++)
+		into->words[i] |= from->words[i];
+}
+
+void gw_bitmap_move(struct gw_bitmap *into, struct gw_bitmap *from, const struct gw_bitmap *stay)
+{
+	for (size_t i = 0; i < into->nbits / 64 + 1; i++) {
+		uint64_t keep = stay ? stay->words[i] : 0;
+
+		into->words[i] |= from->words[i] & ~keep;
+		from->words[i] &= keep;
+	}
+}
+
 /* First bit at or after `from` whose value is `set`; `end` when there is none before it. */
 static size_t find(const struct gw_bitmap *b, size_t from, size_t end, bool set)
 {

@@ -24,6 +24,12 @@ void gw_bitmap_set_range(struct gw_bitmap *b, size_t first, size_t n);
 void gw_bitmap_clear_range(struct gw_bitmap *b, size_t first, size_t n);
 size_t gw_bitmap_count(const struct gw_bitmap *b);
 
+/* The next three want bitmaps of one size. */
+size_t gw_bitmap_count_both(const struct gw_bitmap *a, const struct gw_bitmap *b); /* bits set in both */
+void gw_bitmap_add(struct gw_bitmap *into, const struct gw_bitmap *from);
+/* Moves the set bits of `from` over to `into`, except those that `stay` has too (NULL: none). */
+void gw_bitmap_move(struct gw_bitmap *into, struct gw_bitmap *from, const struct gw_bitmap *stay);
+
 /* The first run of set bits at or after `from` and before `end`. Returns false when there is none;
  * otherwise *ret_first and *ret_n describe the run, cut at `end` and at `max` bits. */
 bool gw_bitmap_next_run(const struct gw_bitmap *b, size_t from, size_t end, size_t max,

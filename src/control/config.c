@@ -13,7 +13,9 @@
 #include "base/units.h"
 #include "transport/tcp.h"
 
-enum kind { TEXT, DURATION };
+#define RATE_MIN_Bps (1u << 20)
+
+enum kind { TEXT, DURATION, RATE };
 
 static const struct {
 	const char *key;
@@ -31,6 +33,7 @@ static const struct {
 	{ "hugetlb_dir", TEXT, offsetof(struct gw_config, hugetlb_dir), NULL },
 	{ "qemu", TEXT, offsetof(struct gw_config, qemu), "qemu-system-x86_64" },
 	{ "shim", TEXT, offsetof(struct gw_config, shim), NULL },
+	{ "migration_bandwidth", RATE, offsetof(struct gw_config, migration_bandwidth_Bps), "none" },
 	{ "prepare_timeout", DURATION, offsetof(struct gw_config, prepare_timeout_ns), "30s" },
 	{ "switch_timeout", DURATION, offsetof(struct gw_config, switch_timeout_ns), "10s" },
 	{ "idle_timeout", DURATION, offsetof(struct gw_config, idle_timeout_ns), "10s" },
@@ -39,6 +42,17 @@ static const struct {
 static int out_of_memory(struct gw_error *err)
 {
 	return gw_error_set(err, ENOMEM, "out of memory");
+}
+
+static int set_rate(uint64_t *field, const char *key, const char *value, struct gw_error *err)
+{
+	uint64_t Bps;
+
+	if (gw_parse_rate(value, &Bps) < 0 || (Bps != 0 && Bps < RATE_MIN_Bps))
+		return gw_error_set(err, EINVAL, "%s: '%s' is no rate of 1MiB/s or more (write 1Gbps, 100MB/s or none)", key,
+		                    value);
+	*field = Bps;
+	return 0;
 }
 
 static int set_key(struct gw_config *c, size_t i, const char *value, struct gw_error *err)
@@ -54,6 +68,8 @@ static int set_key(struct gw_config *c, size_t i, const char *value, struct gw_e
 		*(gw_time_ns *)field = ns;
 		return 0;
 	}
+	if (keys[i].kind == RATE)
+		return set_rate((uint64_t *)field, keys[i].key, value, err);
 	free(*(char **)field);
 	*(char **)field = strdup(value);
 	return *(char **)field ? 0 : out_of_memory(err);

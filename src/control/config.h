@@ -21,6 +21,7 @@ struct gw_config {
 	char *state_dir; /* durable */
 	char *run_dir, *ram_dir, *thp_dir, *hugetlb_dir;
 	char *qemu, *shim;
+	uint64_t migration_bandwidth_Bps; /* of all outgoing migrations together; 0: no limit */
 	gw_time_ns prepare_timeout_ns, switch_timeout_ns, idle_timeout_ns;
 	struct gw_config_host *hosts;
 	unsigned n_hosts;

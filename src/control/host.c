@@ -401,6 +401,7 @@ int gw_host_new(const struct gw_config *config, uint16_t port, struct gw_host **
 		.ram_dir = config->ram_dir, .thp_dir = config->thp_dir, .hugetlb_dir = config->hugetlb_dir,
 	};
 	pthread_mutex_init(&h->lock, NULL);
+	gw_bandwidth_init(&h->bandwidth, config->migration_bandwidth_Bps);
 	gw_cond_init(&h->changed);
 	h->watch_fd = epoll_create1(EPOLL_CLOEXEC);
 	r = h->watch_fd < 0 ? gw_error_set_errno(err, errno, "epoll") : make_folders(h, err);
@@ -453,6 +454,7 @@ void gw_host_free(struct gw_host *h)
 	if (h->watch_fd >= 0)
 		close(h->watch_fd);
 	pthread_cond_destroy(&h->changed);
+	gw_bandwidth_done(&h->bandwidth);
 	pthread_mutex_destroy(&h->lock);
 	free(h);
 }

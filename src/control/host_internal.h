@@ -83,6 +83,7 @@ struct gw_host {
 	uint16_t port; /* that others reach us at */
 	bool incomplete; /* some VM's record could not be read at start: what is not known here may have been committed */
 	int watch_fd;  /* epoll of the VMs' pidfds */
+	struct gw_bandwidth bandwidth; /* of all outgoing migrations */
 	atomic_uint connections;
 	atomic_bool stopping;
 

@@ -63,7 +63,7 @@ static int word_index(const char *key, const char *text, const char *const *word
 
 static int parse_limits(const json_t *request, struct gw_out_config *c, struct gw_error *err)
 {
-	static const char *const stalls[] = { "switch", "stay" };
+	static const char *const stalls[] = { "throttle", "switch", "stay" };
 	static const char *const tracings[] = { "auto", "async", "sync" };
 	json_int_t downtime, bandwidth, channels, passes;
 	const char *mode = json_string_value(json_object_get(request, "mode"));
@@ -74,7 +74,7 @@ static int parse_limits(const json_t *request, struct gw_out_config *c, struct g
 	bandwidth = integer(request, "bandwidth_Bps", 0);
 	channels = integer(request, "channels", CHANNELS_DEFAULT);
 	passes = integer(request, "max_passes", c->convergence.max_passes);
-	stall = word_index("on_stall", json_string_value(json_object_get(request, "on_stall")), stalls, 2, err);
+	stall = word_index("on_stall", json_string_value(json_object_get(request, "on_stall")), stalls, 3, err);
 	tracing = word_index("tracing", json_string_value(json_object_get(request, "tracing")), tracings, 3, err);
 	if (stall < 0 || tracing < 0)
 		return -EINVAL;
@@ -91,8 +91,10 @@ static int parse_limits(const json_t *request, struct gw_out_config *c, struct g
 	c->convergence.max_downtime_ns = downtime;
 	c->convergence.max_passes = (unsigned)passes;
 	c->convergence.hybrid_passes = (unsigned)integer(request, "hybrid_passes", c->convergence.hybrid_passes);
-	c->convergence.stall = stall ? GW_STALL_STAY : GW_STALL_SWITCH;
+	c->convergence.throttle_allowed = stall == 0;
+	c->convergence.stall = stall == 2 ? GW_STALL_STAY : GW_STALL_SWITCH;
 	c->bandwidth_Bps = (uint64_t)bandwidth;
+	c->weight = (unsigned)integer(request, "weight", GW_WEIGHT_DEFAULT);
 	c->channels = (unsigned)channels;
 	c->tracing = (enum gw_trace_mode)tracing;
 	c->verify = json_is_true(json_object_get(request, "verify"));
@@ -261,6 +263,7 @@ static void fill_config(struct gw_host *h, struct gw_host_vm *v, struct gw_out_c
 	c->epoch = v->record.epoch;
 	c->self_name = h->config->name;
 	c->self_port = h->port;
+	c->shared = &h->bandwidth;
 	c->prepare_timeout_ns = h->config->prepare_timeout_ns;
 	c->switch_timeout_ns = h->config->switch_timeout_ns;
 	c->idle_timeout_ns = h->config->idle_timeout_ns;

@@ -59,16 +59,18 @@ static void fill_parts(char parts[N_PARTS][PART_MAX], const json_t *progress)
 	}
 }
 
-/* "copying pass 2", "preparing (waiting for the target)", or "done". */
+/* "copying pass 2", "copying pass 7, VM slowed by 60 %", "preparing (waiting for the target)", or "done". */
 static void fill_head(char *buf, size_t len, const json_t *job)
 {
 	const json_t *progress = json_object_get(job, "progress");
-	int64_t pass = gw_json_int(progress, "pass", 0);
+	int64_t pass = gw_json_int(progress, "pass", 0), slowed = gw_json_int(progress, "throttle_percent", 0);
 	char state[32], step[128];
 
 	gw_clean_text(state, sizeof(state), gw_json_text(job, "state"));
 	gw_clean_text(step, sizeof(step), gw_json_text(job, "step"));
-	if (!strcmp(state, "copying") && pass > 0)
+	if (!strcmp(state, "copying") && pass > 0 && slowed > 0)
+		snprintf(buf, len, "%s pass %lld, VM slowed by %lld %%", state, (long long)pass, (long long)slowed);
+	else if (!strcmp(state, "copying") && pass > 0)
 		snprintf(buf, len, "%s pass %lld", state, (long long)pass);
 	else if (step[0] && strcmp(step, state) && !gw_json_bool(job, "final"))
 		snprintf(buf, len, "%s (%s)", state, step);

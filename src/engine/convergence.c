@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* When to stop copying and switch: thresholds, stalls and short last passes (N3, N4, N5). */
+/* When to stop copying and switch: thresholds and short last passes (N3, N4, N5). */
 #include "engine/convergence.h"
 
 #include <errno.h>
@@ -10,6 +10,7 @@
 
 #include "base/cleanup.h"
 #include "base/units.h"
+#include "engine/convergence_internal.h"
 
 /* Theory of operation
  *
@@ -23,16 +24,15 @@
  *   more. The first one is made on the strength of the prediction alone, since a long pass says little
  *   about what a short one leaves, and always when the bandwidth was not really measured yet. Their
  *   number and their time are bounded for the whole migration.
- * - A stall is stall_passes passes in a row that left more than progress_ratio of what the one before
- *   left, or max_passes in all. A budget below the fixed cost can never be met: that counts as a stall as
- *   soon as nothing is to be gained by copying.
+ * - When it does not fit, convergence_plan.c says how to go on. A stall is stall_passes passes in a row that
+ *   left more than progress_ratio of what the one before left, or max_passes in all. A budget below the fixed
+ *   cost can never be met: that is for the stall policy as soon as nothing is to be gained by copying.
  * - Bandwidth counts pages with contents only, over the copying time of the pass. The dirty set is hardly
  *   ever zero, while the first pass may be mostly zero and cost almost nothing on the wire; counting zero
  *   pages would promise a link that is not there. A pass of mostly zero pages gives a lower bound: it may
  *   raise the estimate, and stands in until a real measurement comes, but never lowers one. Tiny passes
  *   measure latency rather than bandwidth and are used in the same way. Falling bandwidth is believed
  *   faster than rising.
- * - The ETA is the sum of the geometric series down to what fits, GW_TIME_NEVER without convergence.
  */
 
 #define PAGE_BYTES 4096ULL
@@ -102,6 +102,7 @@ void gw_convergence_begin(const struct gw_convergence *c, struct gw_decision *re
 {
 	*ret = (struct gw_decision){
 		.verdict = c->params.mode == GW_MODE_POSTCOPY ? GW_VERDICT_POSTCOPY : GW_VERDICT_PASS,
+		.plan = c->params.mode == GW_MODE_POSTCOPY ? GW_PLAN_POSTCOPY : GW_PLAN_COPY,
 		.predicted_downtime_ns = GW_TIME_NEVER,
 		.eta_ns = GW_TIME_NEVER,
 	};
@@ -117,8 +118,7 @@ static double ms(gw_time_ns ns)
 	return (double)ns / (double)GW_NS_PER_MS;
 }
 
-/* a + b, where GW_TIME_NEVER and overflow stay GW_TIME_NEVER. Both are not negative. */
-static gw_time_ns add_ns(gw_time_ns a, gw_time_ns b)
+gw_time_ns gw_conv_add_ns(gw_time_ns a, gw_time_ns b)
 {
 	return a > GW_TIME_NEVER - b ? GW_TIME_NEVER : a + b;
 }
@@ -128,7 +128,7 @@ static gw_time_ns ns_from_double(double ns)
 	return ns >= 9e18 ? GW_TIME_NEVER : (gw_time_ns)ns;
 }
 
-static gw_time_ns copy_time_ns(const struct gw_convergence *c, uint64_t bytes)
+gw_time_ns gw_conv_copy_ns(const struct gw_convergence *c, uint64_t bytes)
 {
 	if (bytes == 0)
 		return 0;
@@ -165,11 +165,34 @@ static void measure_bandwidth(struct gw_convergence *c, const struct gw_pass_sta
 	c->bandwidth_is_bound = false;
 }
 
+static double per_second(uint64_t bytes, gw_time_ns ns)
+{
+	return ns > 0 ? (double)bytes * (double)GW_NS_PER_S / (double)ns : 0;
+}
+
+/* Over a long pass a small hot set looks like a low rate, and over a short window a burst like a high one: the pages
+ * that are known to be hot count at the rate of the window, the others at that of the pass. */
 static void measure_dirty_rate(struct gw_convergence *c, const struct gw_pass_stats *s)
 {
+	double rate = per_second(s->left_bytes, s->duration_ns);
+
+	if (s->window_ns > 0)
+		rate = fmin(per_second(s->window_bytes, s->window_ns),
+		            rate + per_second(s->hot_bytes, s->window_ns));
 	if (s->duration_ns > 0)
-		c->dirty_rate_Bps = (uint64_t)fmin((double)s->left_bytes * (double)GW_NS_PER_S /
-						   (double)s->duration_ns, 1e18);
+		c->dirty_rate_Bps = (uint64_t)fmin(rate, 1e18);
+}
+
+uint64_t gw_conv_next_bytes(const struct gw_convergence *c, const struct gw_pass_stats *s)
+{
+	return c->plan == GW_PLAN_DEFER ? s->left_bytes - GW_MIN(s->hot_bytes, s->left_bytes) : s->left_bytes;
+}
+
+double gw_conv_next_rate_Bps(const struct gw_convergence *c, const struct gw_pass_stats *s)
+{
+	if (c->plan != GW_PLAN_DEFER)
+		return (double)c->dirty_rate_Bps;
+	return per_second(gw_conv_next_bytes(c, s), s->duration_ns);
 }
 
 static void count_progress(struct gw_convergence *c, const struct gw_pass_stats *s)
@@ -182,8 +205,7 @@ static void count_progress(struct gw_convergence *c, const struct gw_pass_stats 
 	c->best_left_bytes = GW_MIN(c->best_left_bytes, s->left_bytes);
 }
 
-/* The largest rest that meets the chosen threshold, the budget for the pause left aside. */
-static uint64_t threshold_bytes(const struct gw_convergence *c)
+uint64_t gw_conv_threshold_bytes(const struct gw_convergence *c)
 {
 	const struct gw_convergence_params *p = &c->params;
 
@@ -198,25 +220,14 @@ static uint64_t threshold_bytes(const struct gw_convergence *c)
 	return UINT64_MAX;
 }
 
-/* What of the budget copying may use; negative when the fixed part alone is above it. */
-static gw_time_ns copy_budget_ns(const struct gw_convergence *c, const struct gw_pass_stats *s)
+gw_time_ns gw_conv_copy_budget_ns(const struct gw_convergence *c, const struct gw_pass_stats *s)
 {
 	if (c->params.max_downtime_ns == GW_TIME_NEVER)
 		return GW_TIME_NEVER;
 	return c->params.max_downtime_ns - c->params.switch_cost_ns - GW_MAX(s->scan_ns, 0);
 }
 
-/* The largest rest with which the switch would be made. */
-static double fitting_bytes(const struct gw_convergence *c, const struct gw_pass_stats *s)
-{
-	gw_time_ns budget = copy_budget_ns(c, s);
-
-	if (budget < 0)
-		return 0;
-	return fmin((double)threshold_bytes(c), (double)budget / (double)GW_NS_PER_S * c->bandwidth_Bps);
-}
-
-static uint64_t floor_bytes(const struct gw_convergence *c)
+uint64_t gw_conv_floor_bytes(const struct gw_convergence *c)
 {
 	double by_time = c->bandwidth_Bps * (double)FLOOR_NS / (double)GW_NS_PER_S;
 
@@ -226,10 +237,13 @@ static uint64_t floor_bytes(const struct gw_convergence *c)
 /* The switch could be made now: is another short pass worth it? */
 static bool wants_short_pass(const struct gw_convergence *c, const struct gw_pass_stats *s)
 {
-	gw_time_ns cost = add_ns(copy_time_ns(c, s->left_bytes), GW_MAX(s->scan_ns, 0));
+	uint64_t bytes = gw_conv_next_bytes(c, s);
+	gw_time_ns cost = gw_conv_add_ns(gw_conv_copy_ns(c, bytes), GW_MAX(s->scan_ns, 0));
 	gw_time_ns allowed = GW_MAX(SHORT_TIME_NS, c->total_ns / SHORT_TIME_SHARE);
 
-	if (s->left_bytes <= floor_bytes(c) || c->passes >= c->params.max_passes ||
+	if (c->plan == GW_PLAN_THROTTLE)
+		return false; /* the guest has waited long enough */
+	if (bytes <= gw_conv_floor_bytes(c) || c->passes >= c->params.max_passes ||
 	    c->short_passes >= SHORT_PASSES_MAX)
 		return false;
 	if (c->short_passes == 0 && c->bandwidth_is_bound)
@@ -237,27 +251,8 @@ static bool wants_short_pass(const struct gw_convergence *c, const struct gw_pas
 	if (cost > allowed - c->short_ns)
 		return false;
 	if (c->short_passes == 0)
-		return (double)c->dirty_rate_Bps < SHRINK_RATIO * c->bandwidth_Bps;
+		return gw_conv_next_rate_Bps(c, s) < SHRINK_RATIO * c->bandwidth_Bps;
 	return (double)s->left_bytes <= SHRINK_RATIO * (double)c->last_left_bytes;
-}
-
-static gw_time_ns eta_ns(const struct gw_convergence *c, const struct gw_pass_stats *s)
-{
-	double left = (double)s->left_bytes, fit = fitting_bytes(c, s), r, n;
-
-	if (c->bandwidth_Bps <= 0 || copy_budget_ns(c, s) < 0)
-		return GW_TIME_NEVER;
-	r = (double)c->dirty_rate_Bps / c->bandwidth_Bps;
-	if (r >= 1)
-		return GW_TIME_NEVER;
-	if (left <= fit || r <= 0)
-		return copy_time_ns(c, s->left_bytes);
-	if (fit <= 0)
-		return GW_TIME_NEVER;
-	n = ceil(log(fit / left) / log(r));
-	if (c->passes + n > c->params.max_passes)
-		return GW_TIME_NEVER;
-	return ns_from_double(left / c->bandwidth_Bps * (1 - pow(r, n)) / (1 - r) * (double)GW_NS_PER_S);
 }
 
 static void say_fit(const struct gw_convergence *c, const struct gw_pass_stats *s, struct gw_decision *d)
@@ -269,86 +264,13 @@ static void say_fit(const struct gw_convergence *c, const struct gw_pass_stats *
 	else if (c->params.threshold != GW_THRESHOLD_ADAPTIVE)
 		snprintf(d->reason, sizeof(d->reason), "%s left, threshold %s",
 			 gw_format_size(left, sizeof(left), s->left_bytes),
-			 gw_format_size(limit, sizeof(limit), threshold_bytes(c)));
+			 gw_format_size(limit, sizeof(limit), gw_conv_threshold_bytes(c)));
 	else if (c->params.max_downtime_ns == GW_TIME_NEVER)
 		snprintf(d->reason, sizeof(d->reason), "%s left, no limit for the pause",
 			 gw_format_size(left, sizeof(left), s->left_bytes));
 	else
 		snprintf(d->reason, sizeof(d->reason), "%.1f ms of %.1f ms budget left to copy",
-			 ms(copy_time_ns(c, s->left_bytes)), ms(copy_budget_ns(c, s)));
-}
-
-static void say_unfit(const struct gw_convergence *c, const struct gw_pass_stats *s, struct gw_decision *d)
-{
-	char left[32], limit[32];
-
-	gw_format_size(left, sizeof(left), s->left_bytes);
-	if (d->predicted_downtime_ns == GW_TIME_NEVER)
-		snprintf(d->reason, sizeof(d->reason), "%s left, bandwidth not measured yet", left);
-	else if (d->predicted_downtime_ns > c->params.max_downtime_ns)
-		snprintf(d->reason, sizeof(d->reason), "%s left would pause for %.1f ms, budget %.1f ms",
-			 left, ms(d->predicted_downtime_ns), ms(c->params.max_downtime_ns));
-	else
-		snprintf(d->reason, sizeof(d->reason), "%s left, threshold %s", left,
-			 gw_format_size(limit, sizeof(limit), threshold_bytes(c)));
-}
-
-/* No forward progress any more: the policy decides. */
-static void decide_stalled(const struct gw_convergence *c, const struct gw_pass_stats *s,
-                           const char *why, struct gw_decision *d)
-{
-	gw_time_ns budget = c->params.max_downtime_ns;
-	char left[32];
-
-	gw_format_size(left, sizeof(left), s->left_bytes);
-	if (c->params.stall == GW_STALL_STAY) {
-		d->verdict = GW_VERDICT_GIVE_UP;
-		d->eta_ns = GW_TIME_NEVER;
-		snprintf(d->reason, sizeof(d->reason), "%s, %s left: the guest stays", why, left);
-		return;
-	}
-	d->verdict = GW_VERDICT_SWITCH;
-	d->eta_ns = 0;
-	if (d->predicted_downtime_ns == GW_TIME_NEVER)
-		snprintf(d->reason, sizeof(d->reason),
-			 "%s: switching with %s left, bandwidth unknown", why, left);
-	else if (d->predicted_downtime_ns > budget)
-		snprintf(d->reason, sizeof(d->reason),
-			 "%s: switching with %s left, %.1f ms past the budget of %.1f ms", why, left,
-			 ms(d->predicted_downtime_ns - budget), ms(budget));
-	else
-		snprintf(d->reason, sizeof(d->reason),
-			 "%s: switching with %s left, above the threshold", why, left);
-}
-
-/* Fills why and returns true when passes do not lead anywhere any more. */
-static bool is_stalled(const struct gw_convergence *c, const struct gw_pass_stats *s, char *why, size_t len)
-{
-	const struct gw_convergence_params *p = &c->params;
-
-	if (c->passes_without_progress >= GW_MAX(p->stall_passes, 1u))
-		snprintf(why, len, "no progress in %u passes", c->passes_without_progress);
-	else if (c->passes >= GW_MAX(p->max_passes, 1u))
-		snprintf(why, len, "limit of %u passes reached", p->max_passes);
-	else if (copy_budget_ns(c, s) < 0 && s->left_bytes <= floor_bytes(c))
-		snprintf(why, len, "the switch alone takes %.1f ms",
-			 ms(p->switch_cost_ns + GW_MAX(s->scan_ns, 0)));
-	else
-		return false;
-	return true;
-}
-
-/* A mode that was asked for rather than chosen; returns false when the passes go on. */
-static bool decide_hybrid(const struct gw_convergence *c, struct gw_decision *d)
-{
-	if (c->params.mode != GW_MODE_HYBRID || c->passes < c->params.hybrid_passes)
-		return false;
-	d->verdict = GW_VERDICT_POSTCOPY;
-	d->predicted_downtime_ns = c->params.switch_cost_ns;
-	d->eta_ns = 0;
-	snprintf(d->reason, sizeof(d->reason), "hybrid was asked for, with %u pass%s", c->passes,
-	         c->passes == 1 ? "" : "es");
-	return true;
+			 ms(gw_conv_copy_ns(c, s->left_bytes)), ms(gw_conv_copy_budget_ns(c, s)));
 }
 
 static void decide_fitting(struct gw_convergence *c, const struct gw_pass_stats *s, struct gw_decision *d)
@@ -362,21 +284,26 @@ static void decide_fitting(struct gw_convergence *c, const struct gw_pass_stats 
 	}
 	c->short_passes++;
 	d->verdict = GW_VERDICT_PASS;
-	d->eta_ns = copy_time_ns(c, s->left_bytes);
+	d->eta_ns = gw_conv_copy_ns(c, gw_conv_next_bytes(c, s));
 	snprintf(d->reason, sizeof(d->reason), "%.1f ms left to copy would do, a short pass makes it less",
-		 ms(d->eta_ns));
+		 ms(gw_conv_copy_ns(c, s->left_bytes)));
+}
+
+void gw_convergence_no_throttle(struct gw_convergence *c)
+{
+	c->params.throttle_allowed = false;
+	c->throttle_percent = 0;
 }
 
 void gw_convergence_decide(struct gw_convergence *c, const struct gw_pass_stats *s,
                            struct gw_decision *ret)
 {
 	struct gw_decision d = { .verdict = GW_VERDICT_PASS };
-	char why[64];
 
 	c->passes++;
-	c->total_ns = add_ns(c->total_ns, GW_MAX(s->duration_ns, 0));
+	c->total_ns = gw_conv_add_ns(c->total_ns, GW_MAX(s->duration_ns, 0));
 	if (c->in_short_pass)
-		c->short_ns = add_ns(c->short_ns, GW_MAX(s->duration_ns, 0));
+		c->short_ns = gw_conv_add_ns(c->short_ns, GW_MAX(s->duration_ns, 0));
 	c->in_short_pass = false;
 	measure_bandwidth(c, s);
 	measure_dirty_rate(c, s);
@@ -384,19 +311,15 @@ void gw_convergence_decide(struct gw_convergence *c, const struct gw_pass_stats 
 
 	d.bandwidth_Bps = (uint64_t)c->bandwidth_Bps;
 	d.dirty_rate_Bps = c->dirty_rate_Bps;
-	d.predicted_downtime_ns = add_ns(add_ns(c->params.switch_cost_ns, GW_MAX(s->scan_ns, 0)),
-					 copy_time_ns(c, s->left_bytes));
+	d.predicted_downtime_ns = gw_conv_add_ns(gw_conv_add_ns(c->params.switch_cost_ns, GW_MAX(s->scan_ns, 0)),
+					 gw_conv_copy_ns(c, s->left_bytes));
 
-	if (s->left_bytes <= threshold_bytes(c) && d.predicted_downtime_ns <= c->params.max_downtime_ns) {
+	if (s->left_bytes <= gw_conv_threshold_bytes(c) && d.predicted_downtime_ns <= c->params.max_downtime_ns)
 		decide_fitting(c, s, &d);
-	} else if (decide_hybrid(c, &d)) {
-		/* all said */
-	} else if (is_stalled(c, s, why, sizeof(why))) {
-		decide_stalled(c, s, why, &d);
-	} else {
-		d.eta_ns = eta_ns(c, s);
-		say_unfit(c, s, &d);
-	}
+	else
+		gw_conv_plan(c, s, &d);
 	c->last_left_bytes = s->left_bytes;
+	d.plan = c->plan;
+	d.throttle_percent = c->throttle_percent;
 	*ret = d;
 }

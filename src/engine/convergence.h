@@ -56,6 +56,17 @@ const char *gw_mode_name(enum gw_mode mode);
 /* -EINVAL when `text` is none of GW_MODE_WORDS. */
 int gw_mode_parse(const char *text, enum gw_mode *ret);
 
+/* How the passes go on. The plan changes in this order only, never back: a choice that was made is not taken back by
+ * the next pass's figures. */
+enum gw_plan {
+	GW_PLAN_COPY,     /* every pass sends all that is owed */
+	GW_PLAN_DEFER,    /* pages that are written again and again (hot) are held back: they go last */
+	GW_PLAN_THROTTLE, /* every pass sends all, and the guest is slowed down meanwhile */
+	GW_PLAN_POSTCOPY, /* no more passes: what is owed follows */
+};
+
+const char *gw_plan_name(enum gw_plan plan); /* static text; NULL for none of them */
+
 /* Sensible defaults: auto, adaptive, 50 ms, switch. ram_used_bytes stays 0: the caller fills it for RELATIVE. */
 void gw_convergence_defaults(struct gw_convergence_params *p);
 
@@ -67,7 +78,10 @@ struct gw_pass_stats {
 	uint64_t wire_bytes;      /* on the wire in this pass */
 	gw_time_ns duration_ns;   /* scan included */
 	gw_time_ns scan_ns;
-	uint64_t left_bytes;      /* dirtied since the pass began, not sent yet */
+	uint64_t left_bytes;      /* owed: dirtied since the pass began, or held back in it */
+	uint64_t hot_bytes;       /* of these: dirtied again and again; 0 when nobody looked */
+	uint64_t window_bytes;    /* dirtied in the last part of the pass, ... */
+	gw_time_ns window_ns;     /* ... which was so long; 0: the pass as a whole */
 };
 
 enum gw_verdict {
@@ -79,6 +93,8 @@ enum gw_verdict {
 
 struct gw_decision {
 	enum gw_verdict verdict;
+	enum gw_plan plan;               /* for the next pass */
+	unsigned throttle_percent;       /* 1..99: the guest is to be slowed down by so much; 0: not at all */
 	char reason[160];                /* for the log and the post-mortem */
 	uint64_t bandwidth_Bps;          /* estimate used, of pages with contents; 0: not known */
 	uint64_t dirty_rate_Bps;         /* of the last pass */
@@ -98,6 +114,9 @@ struct gw_convergence {
 	unsigned short_passes;   /* made although the budget was met, to shrink the gap */
 	gw_time_ns short_ns;     /* spent in them */
 	bool in_short_pass;      /* the pass that is reported next is one of them */
+	enum gw_plan plan;
+	unsigned throttle_percent;
+	unsigned throttle_passes, throttle_stuck; /* while slowed down; of these in vain at the last level */
 };
 
 void gw_convergence_init(struct gw_convergence *c, const struct gw_convergence_params *p);
@@ -108,5 +127,8 @@ void gw_convergence_begin(const struct gw_convergence *c, struct gw_decision *re
 /* After each pass, in order. Pure: same history, same answer. */
 void gw_convergence_decide(struct gw_convergence *c, const struct gw_pass_stats *s,
                            struct gw_decision *ret);
+
+/* The driver could not do as the last decision's throttle_percent says: the stall policy decides instead. */
+void gw_convergence_no_throttle(struct gw_convergence *c);
 
 #endif

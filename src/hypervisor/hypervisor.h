@@ -76,6 +76,10 @@ struct gw_hypervisor_ops {
 	 * balloon asks for. -EOPNOTSUPP when it was started without the means. */
 	int (*hold_discards)(struct gw_vm *vm, int *ret_fd, struct gw_error *err);
 
+	/* The vCPUs run for (100 - percent) % of the time only, until they are paused, until 0 is given, or until this
+	 * process ends, however it ends. */
+	int (*throttle)(struct gw_vm *vm, unsigned percent, struct gw_error *err);
+
 	/* Returns when the vCPUs stand still and the VMM writes no RAM on the guest's behalf any more. */
 	int (*pause)(struct gw_vm *vm, gw_time_ns deadline, struct gw_error *err);
 	/* Returns when the VMM has confirmed that the vCPUs run. */

@@ -118,6 +118,7 @@ struct gw_qemu {
 	atomic_bool loaded;     /* device state is known to be in: resume() may run it */
 	atomic_bool load_begun;
 	atomic_bool saving, cancel_wanted;
+	struct gw_throttle *throttle; /* the operation's that is under way */
 	uint64_t load_since;    /* event number at load_begin() */
 };
 
@@ -148,6 +149,7 @@ int gw_qemu_runstate(struct gw_qemu *q, gw_time_ns deadline, char *ret, size_t l
                      struct gw_error *err);
 
 /* qemu_state.c: the operations on device state and vCPUs. */
+int gw_qemu_throttle(struct gw_vm *vm, unsigned percent, struct gw_error *err); /* qemu_throttle.c */
 int gw_qemu_pause(struct gw_vm *vm, gw_time_ns deadline, struct gw_error *err);
 int gw_qemu_resume(struct gw_vm *vm, gw_time_ns deadline, struct gw_error *err);
 int gw_qemu_save_prepare(struct gw_vm *vm, int fd, gw_time_ns deadline, struct gw_error *err);

@@ -18,6 +18,7 @@
 #include "base/units.h"
 #include "hypervisor/qemu_internal.h"
 #include "hypervisor/shim_client.h"
+#include "hypervisor/throttle.h"
 #include "hypervisor/unix_socket.h"
 
 #define POPULATE_BASE_NS (5 * GW_NS_PER_S)
@@ -444,6 +445,7 @@ static void op_free(struct gw_vm *vm)
 
 	if (!q)
 		return;
+	gw_throttle_free(q->throttle);
 	gw_qmp_unref(q->qmp);
 	if (q->pidfd >= 0) {
 		siginfo_t info;
@@ -465,6 +467,7 @@ const struct gw_hypervisor_ops gw_qemu_ops = {
 	.name = "qemu",
 	.status = op_status,
 	.pid = op_pid,
+	.throttle = gw_qemu_throttle,
 	.ram = op_ram,
 	.userfaultfd = op_userfaultfd,
 	.keep_userfaultfd = op_keep_userfaultfd,

@@ -146,7 +146,10 @@ int gw_qemu_pause(struct gw_vm *vm, gw_time_ns deadline, struct gw_error *err)
 	struct gw_qemu *q = gw_qemu_of(vm);
 	char state[32];
 	bool seen;
-	int r = run_and_look_for(q, "stop", "STOP", deadline, &seen, err);
+	int r = gw_qemu_throttle(vm, 0, NULL); /* or `stop` would wait for vCPUs that cannot hear it */
+
+	if (r == 0)
+		r = run_and_look_for(q, "stop", "STOP", deadline, &seen, err);
 
 	if (r < 0 || seen)
 		return r;

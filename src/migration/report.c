@@ -26,12 +26,13 @@ static uint64_t per_second(uint64_t amount, gw_time_ns ns)
 
 static json_t *pass_json(const struct gw_pass_stats *s, const struct gw_decision *d)
 {
-	return json_pack("{s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s}", "pass", (int)s->pass, "pages",
+	return json_pack("{s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:i, s:s}", "pass", (int)s->pass, "pages",
 	                 (json_int_t)s->pages, "zero_pages", (json_int_t)s->zero_pages, "wire_bytes",
 	                 (json_int_t)s->wire_bytes, "duration_ns", (json_int_t)s->duration_ns, "scan_ns",
 	                 (json_int_t)s->scan_ns, "rate_Bps", (json_int_t)per_second(s->wire_bytes, s->duration_ns),
 	                 "left_bytes", (json_int_t)s->left_bytes, "dirty_rate_Bps", (json_int_t)d->dirty_rate_Bps,
-	                 "decision", d->reason);
+	                 "hot_bytes", (json_int_t)s->hot_bytes, "plan", gw_plan_name(d->plan), "throttle_percent",
+	                 (int)d->throttle_percent, "decision", d->reason);
 }
 
 static json_t *verify_json(const struct gw_report *r)
@@ -84,11 +85,12 @@ json_t *gw_progress_json(const struct gw_progress *p)
 {
 	uint64_t left = p->pass_total_bytes > p->pass_done_bytes ? p->pass_total_bytes - p->pass_done_bytes : 0;
 
-	return json_pack("{s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o}", "pass", (int)p->pass, "ram_bytes",
+	return json_pack("{s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:s, s:i, s:s}", "pass", (int)p->pass, "ram_bytes",
 	                 (json_int_t)p->ram_used_bytes, "transferred_bytes", (json_int_t)p->transferred_bytes,
 	                 "pass_done_bytes", (json_int_t)p->pass_done_bytes, "pass_total_bytes",
 	                 (json_int_t)p->pass_total_bytes, "remaining_bytes", (json_int_t)left, "rate_Bps",
 	                 (json_int_t)p->rate_Bps, "dirty_rate_Bps", (json_int_t)p->dirty_rate_Bps,
 	                 "predicted_downtime_ns", time_or_null(p->predicted_downtime_ns), "eta_ns",
-	                 time_or_null(p->eta_ns));
+	                 time_or_null(p->eta_ns), "plan", gw_plan_name(p->plan), "throttle_percent",
+	                 (int)p->throttle_percent, "decision", p->decision);
 }

@@ -64,6 +64,9 @@ struct gw_progress {
 	uint64_t pass_total_bytes, pass_done_bytes;
 	uint64_t rate_Bps, dirty_rate_Bps;
 	gw_time_ns predicted_downtime_ns, eta_ns; /* GW_TIME_NEVER: not known */
+	enum gw_plan plan;
+	unsigned throttle_percent;
+	char decision[160]; /* after the last pass */
 };
 
 /* The schemas Report and Job.progress of docs/openapi.yaml. New references. */

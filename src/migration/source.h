@@ -11,6 +11,7 @@
 #include "memory/trace.h"
 #include "migration/journal.h"
 #include "migration/report.h"
+#include "pipeline/bandwidth.h"
 #include "wire/wire.h"
 
 struct gw_out; /* one outgoing migration */
@@ -28,6 +29,8 @@ struct gw_out_config {
 
 	struct gw_convergence_params convergence; /* switch_cost and ram_used are filled in */
 	uint64_t bandwidth_Bps;
+	struct gw_bandwidth *shared; /* of all migrations of this host, alive until gw_out_free; NULL: no limit */
+	unsigned weight;             /* in it; 0: the default */
 	unsigned channels;
 	enum gw_trace_mode tracing;
 	bool verify;

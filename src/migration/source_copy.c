@@ -11,6 +11,9 @@
 #include "migration/source_internal.h"
 #include "transport/peer.h"
 
+#define WINDOW_SHARE 8                   /* the look before the end of a pass leaves so little of it */
+#define LOOK_MIN_NS (50 * GW_NS_PER_MS) /* ... and does not come sooner than this */
+
 static int open_uffd(void *arg, int *ret_fd, struct gw_error *err)
 {
 	struct gw_vm *vm = arg;
@@ -87,6 +90,8 @@ static int start_sender(struct gw_out *o, struct gw_error *err)
 		.ram = o->ram,
 		.n_regions = o->n_regions,
 		.bandwidth_Bps = o->config.bandwidth_Bps,
+		.shared = o->config.shared,
+		.weight = o->config.weight,
 		.wait = o->wait,
 	};
 
@@ -108,12 +113,47 @@ int gw_out_collect(struct gw_out *o, bool quick, uint64_t *ret_bytes, struct gw_
 	return 0;
 }
 
-void gw_out_begin_pass(struct gw_out *o)
+/* The next look at what the guest writes: owed from now on, and known to the pages' heat. */
+static int look(struct gw_out *o, uint64_t *ret_written_bytes, struct gw_error *err)
 {
 	uint64_t pages = 0;
 
-	for (unsigned i = 0; i < o->n_regions; i++)
-		pages += gw_bitmap_count(&o->pending[i]);
+	for (unsigned i = 0; i < o->n_regions; i++) {
+		int r;
+
+		gw_bitmap_clear_range(&o->window[i], 0, o->ram[i].n_pages);
+		r = gw_trace_collect(o->trace, i, false, &o->window[i], err);
+		if (r < 0)
+			return r;
+		gw_heat_look(&o->heat[i], &o->window[i]);
+		gw_bitmap_add(&o->pending[i], &o->window[i]);
+		pages += gw_bitmap_count(&o->window[i]);
+	}
+	*ret_written_bytes = pages << GW_PAGE_SHIFT;
+	return 0;
+}
+
+static void count_owed(const struct gw_out *o, struct gw_pass_stats *s)
+{
+	uint64_t all = 0, hot = 0;
+
+	for (unsigned i = 0; i < o->n_regions; i++) {
+		all += gw_bitmap_count(&o->pending[i]);
+		hot += gw_bitmap_count_both(&o->pending[i], &o->heat[i].high);
+	}
+	s->left_bytes = all << GW_PAGE_SHIFT;
+	s->hot_bytes = hot << GW_PAGE_SHIFT;
+}
+
+/* Returns how many pages are on their way; with `defer` hot ones stay in o->pending. */
+static uint64_t begin_pass(struct gw_out *o, bool defer)
+{
+	uint64_t pages = 0;
+
+	for (unsigned i = 0; i < o->n_regions; i++) {
+		gw_bitmap_move(&o->sending[i], &o->pending[i], defer ? &o->heat[i].high : NULL);
+		pages += gw_bitmap_count(&o->sending[i]);
+	}
 	{
 		GW_LOCKED(&o->lock);
 		o->sender_live = true;
@@ -122,7 +162,13 @@ void gw_out_begin_pass(struct gw_out *o)
 		o->progress.pass = ++o->pass;
 		o->progress.pass_total_bytes = pages << GW_PAGE_SHIFT;
 	}
-	gw_sender_begin(o->sender, o->pass, o->pending);
+	gw_sender_begin(o->sender, o->pass, o->sending);
+	return pages;
+}
+
+void gw_out_begin_pass(struct gw_out *o)
+{
+	(void)begin_pass(o, false);
 }
 
 int gw_out_finish_pass(struct gw_out *o, struct gw_sender_stats *ret, struct gw_error *err)
@@ -130,7 +176,7 @@ int gw_out_finish_pass(struct gw_out *o, struct gw_sender_stats *ret, struct gw_
 	int r = gw_sender_finish(o->sender, ret, err);
 
 	for (unsigned i = 0; i < o->n_regions; i++)
-		gw_bitmap_clear_range(&o->pending[i], 0, o->ram[i].n_pages);
+		gw_bitmap_clear_range(&o->sending[i], 0, o->ram[i].n_pages);
 	return r;
 }
 
@@ -147,6 +193,8 @@ static void note_pass(struct gw_out *o, const struct gw_pass_stats *s, const str
 		o->progress.dirty_rate_Bps = d->dirty_rate_Bps;
 		o->progress.predicted_downtime_ns = d->predicted_downtime_ns;
 		o->progress.eta_ns = d->eta_ns;
+		o->progress.plan = d->plan;
+		memcpy(o->progress.decision, d->reason, sizeof(o->progress.decision));
 		if (s->duration_ns > 0)
 			o->progress.rate_Bps = (uint64_t)((double)s->wire_bytes * 1e9 / (double)s->duration_ns);
 	}
@@ -166,35 +214,94 @@ static int merge_cold(struct gw_out *o, struct gw_error *err)
 	return r;
 }
 
+/* The first pass is long, and what was written in it at any time says little about how fast the guest writes. A look
+ * shortly before its end makes a short window of the rest, and tells which pages are hot. Moves *began on. */
+static int look_near_end(struct gw_out *o, uint64_t pages, gw_time_ns *began, struct gw_error *err)
+{
+	uint64_t ignored;
+	gw_time_ns now;
+
+	gw_sender_await(o->sender, pages - pages / WINDOW_SHARE);
+	now = gw_now_ns();
+	if (now - *began < LOOK_MIN_NS)
+		return 0;
+	*began = now;
+	return look(o, &ignored, err);
+}
+
+/* One pass; the window's figures belong to the part of it after the last look before its end. */
+static int send_and_look(struct gw_out *o, bool defer, struct gw_pass_stats *s, struct gw_sender_stats *sent,
+                         struct gw_error *err)
+{
+	gw_time_ns window_began = gw_now_ns(), t;
+	uint64_t pages = begin_pass(o, defer);
+	int r = o->pass == 1 ? look_near_end(o, pages, &window_began, err) : 0;
+	int r2 = gw_out_finish_pass(o, sent, r < 0 ? NULL : err);
+
+	if (r < 0 || r2 < 0)
+		return r < 0 ? r : r2;
+	t = gw_now_ns();
+	(void)gw_fault("source-pass-end");
+	r = merge_cold(o, err);
+	if (r == 0)
+		r = look(o, &s->window_bytes, err);
+	if (r < 0)
+		return r;
+	s->scan_ns = gw_now_ns() - t;
+	s->window_ns = gw_now_ns() - window_began;
+	count_owed(o, s);
+	return 0;
+}
+
 static int one_pass(struct gw_out *o, struct gw_decision *ret, struct gw_error *err)
 {
 	struct gw_pass_stats s = { 0 };
 	struct gw_sender_stats sent;
-	gw_time_ns t0 = gw_now_ns(), t1;
+	gw_time_ns began = gw_now_ns();
 	int r = gw_fault("source-pass-begin");
 
-	if (r == 0) {
-		gw_out_begin_pass(o);
-		r = gw_out_finish_pass(o, &sent, err);
-	}
-	if (r < 0)
-		return r;
-	t1 = gw_now_ns();
-	(void)gw_fault("source-pass-end");
-	r = merge_cold(o, err);
 	if (r == 0)
-		r = gw_out_collect(o, false, &s.left_bytes, err);
+		r = send_and_look(o, ret->plan == GW_PLAN_DEFER, &s, &sent, err);
 	if (r < 0)
 		return r;
 	s.pass = o->pass;
 	s.pages = sent.pages;
 	s.zero_pages = sent.zero_pages;
 	s.wire_bytes = sent.wire_bytes;
-	s.duration_ns = gw_now_ns() - t0;
-	s.scan_ns = gw_now_ns() - t1;
+	s.duration_ns = gw_now_ns() - began;
 	gw_convergence_decide(&o->convergence, &s, ret);
 	note_pass(o, &s, ret);
 	return 0;
+}
+
+static void note_throttle(struct gw_out *o, unsigned percent)
+{
+	o->throttle_percent = percent;
+	GW_LOCKED(&o->lock);
+	o->progress.throttle_percent = percent;
+}
+
+void gw_out_unthrottle(struct gw_out *o)
+{
+	if (o->throttle_percent)
+		(void)o->config.vm->ops->throttle(o->config.vm, 0, NULL);
+	note_throttle(o, 0);
+}
+
+/* Slows the guest down. Where that cannot be done the policy is told so, and has to think of something else. */
+static void throttle(struct gw_out *o, unsigned percent)
+{
+	struct gw_error why = GW_ERROR_INIT;
+
+	if (percent == o->throttle_percent)
+		return;
+	if (o->config.vm->ops->throttle(o->config.vm, percent, &why) == 0) {
+		note_throttle(o, percent);
+		return;
+	}
+	gw_log_warning(o->config.vm_name, "%s", gw_error_text(&why));
+	gw_convergence_no_throttle(&o->convergence);
+	gw_out_unthrottle(o);
 }
 
 static int still_wanted(struct gw_out *o, struct gw_error *err)
@@ -248,7 +355,7 @@ int gw_out_copy(struct gw_out *o, struct gw_error *err)
 	/* What was written while the target got ready: huge pages among it are split by this, so that the first pass
 	 * already knows the busy regions page by page. All of it is sent in the first pass anyway. */
 	if (r == 0)
-		r = gw_out_collect(o, false, &ignored, err);
+		r = look(o, &ignored, err);
 	if (r == 0)
 		r = first_pages(o, err);
 	if (r == 0)
@@ -257,9 +364,13 @@ int gw_out_copy(struct gw_out *o, struct gw_error *err)
 	gw_convergence_begin(&o->convergence, &d);
 	while (r == 0 && d.verdict == GW_VERDICT_PASS) {
 		r = still_wanted(o, err);
-		if (r == 0)
+		if (r == 0) {
+			throttle(o, d.throttle_percent);
 			r = one_pass(o, &d, err);
+		}
 	}
+	if (r < 0 || d.verdict == GW_VERDICT_GIVE_UP)
+		gw_out_unthrottle(o); /* otherwise the pause does, so that the guest does not write much before it */
 	if (r == 0 && d.verdict == GW_VERDICT_GIVE_UP)
 		r = gw_error_set(err, EBUSY, "the guest writes memory faster than it can be copied, and was asked to stay: %s",
 		                 d.reason);

@@ -7,6 +7,7 @@
 #include <pthread.h>
 
 #include "base/io.h"
+#include "memory/heat.h"
 #include "memory/ram.h"
 #include "migration/source.h"
 #include "pipeline/push.h"
@@ -29,7 +30,10 @@ struct gw_out {
 	uint8_t token[16];
 	struct gw_ram_region regions[GW_RAM_REGIONS_MAX];
 	struct gw_ram ram[GW_RAM_REGIONS_MAX];
-	struct gw_bitmap pending[GW_RAM_REGIONS_MAX];
+	struct gw_bitmap pending[GW_RAM_REGIONS_MAX]; /* owed */
+	struct gw_bitmap sending[GW_RAM_REGIONS_MAX]; /* taken from there by the running pass; the sender's meanwhile */
+	struct gw_bitmap window[GW_RAM_REGIONS_MAX];  /* written between the last two looks */
+	struct gw_heat heat[GW_RAM_REGIONS_MAX];
 	unsigned n_regions;
 	unsigned n_channel_fds; /* the demand channel included */
 	struct gw_trace *trace;
@@ -43,6 +47,7 @@ struct gw_out {
 	struct gw_convergence convergence;
 	uint32_t pass;
 	bool postcopy; /* once gw_out_copy is over: o->pending is owed at the switch, and follows */
+	unsigned throttle_percent; /* the guest is slowed down by so much */
 	gw_time_ns stop_began;
 	char *state; /* device state */
 	size_t state_bytes;
@@ -92,9 +97,13 @@ int gw_out_await_ready(struct gw_out *o, bool *ret_owing, struct gw_error *err);
 int gw_out_verify(struct gw_out *o, struct gw_error *err);        /* source_verify.c */
 /* Collects what was written into o->pending and counts it in bytes. */
 int gw_out_collect(struct gw_out *o, bool quick, uint64_t *ret_bytes, struct gw_error *err); /* source_copy.c */
-/* The next pass: begins to send o->pending; waits until it is sent, and clears it. */
+/* The next pass: begins to send all of o->pending; waits until it is sent. What is found written meanwhile goes into
+ * o->pending again. */
 void gw_out_begin_pass(struct gw_out *o);
 int gw_out_finish_pass(struct gw_out *o, struct gw_sender_stats *ret, struct gw_error *err);
+/* The guest at full speed again. A pause does as much. */
+void gw_out_unthrottle(struct gw_out *o); /* source_copy.c */
+
 /* source_postcopy.c: the list of what is owed (o->pending); demands are served, the background waits; a new link in
  * place of a lost one, and all that the target lacks pushed over it; serving until *ret says what happened. */
 int gw_out_send_owed(struct gw_out *o, struct gw_error *err);

@@ -75,12 +75,22 @@ int gw_out_send_owed(struct gw_out *o, struct gw_error *err)
 	return r;
 }
 
+static unsigned stripe_heat(void *arg, uint32_t region, uint64_t first_page)
+{
+	struct gw_out *o = arg;
+
+	return gw_heat_stripe(&o->heat[region], first_page / GW_HEAT_STRIPE_PAGES);
+}
+
+static_assert(GW_HEAT_STRIPE_PAGES == GW_WIRE_STRIPE_PAGES, "the push goes by the heat of its stripes");
+
 int gw_out_begin_push(struct gw_out *o, struct gw_error *err)
 {
 	struct gw_wire_ram ram = wire_ram(o);
 	struct gw_push_config config = {
 		.channel_fds = o->channel_fds, .n_channels = o->config.channels, .ram = o->ram, .wire_ram = &ram,
-		.owed = o->pending, .bandwidth_Bps = o->config.bandwidth_Bps, .idle_ns = o->config.idle_timeout_ns,
+		.owed = o->pending, .heat = stripe_heat, .heat_arg = o, .bandwidth_Bps = o->config.bandwidth_Bps,
+		.shared = o->config.shared, .weight = o->config.weight, .idle_ns = o->config.idle_timeout_ns,
 		.notify_fd = o->cancel_fd,
 	};
 	struct gw_push *push;

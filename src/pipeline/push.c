@@ -315,7 +315,7 @@ int gw_push_new(const struct gw_push_config *c, struct gw_push **ret, struct gw_
 	p->ram = c->ram;
 	p->wait = (struct gw_wait){ .cancel_fd = -1, .idle_ns = c->idle_ns }; /* the end is a shutdown of the channels */
 	p->notify_fd = c->notify_fd;
-	gw_rate_init(&p->rate, c->bandwidth_Bps);
+	gw_rate_init(&p->rate, c->bandwidth_Bps, c->shared, c->weight);
 	pthread_mutex_init(&p->lock, NULL);
 	pthread_cond_init(&p->go, NULL);
 	r = order_stripes(p, c);

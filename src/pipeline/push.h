@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/io.h"
 #include "memory/ram.h"
+#include "pipeline/bandwidth.h"
 #include "wire/codec.h"
 
 struct gw_push;
@@ -24,6 +25,8 @@ struct gw_push_config {
 	unsigned (*heat)(void *arg, uint32_t region, uint64_t first_page);
 	void *heat_arg;
 	uint64_t bandwidth_Bps; /* of the background; 0: no cap */
+	struct gw_bandwidth *shared; /* the host's, and the weight in it; NULL: none */
+	unsigned weight;
 	gw_time_ns idle_ns; /* longest time in which a channel takes nothing */
 	int notify_fd; /* eventfd, written to when a channel fails */
 };

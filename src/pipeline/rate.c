@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The bandwidth cap: every batch books its time on one line of time, and goes when that time is over. */
+/* How fast one migration may send: every batch books its time on one line of time, goes when that time is over, and
+ * then waits for its turn among all migrations. */
 #include "pipeline/rate.h"
 
 #include <poll.h>
@@ -8,15 +9,25 @@
 
 #define BURST_NS (20 * GW_NS_PER_MS) /* what was not used for longer than this is gone */
 
-void gw_rate_init(struct gw_rate *r, uint64_t Bps)
+void gw_rate_init(struct gw_rate *r, uint64_t Bps, struct gw_bandwidth *shared, unsigned weight)
 {
-	*r = (struct gw_rate){ .Bps = Bps };
+	*r = (struct gw_rate){
+		.Bps = Bps,
+		.shared = shared && shared->Bps ? shared : NULL,
+		.claim.weight = weight ? weight : GW_WEIGHT_DEFAULT,
+	};
 	pthread_mutex_init(&r->lock, NULL);
 }
 
 void gw_rate_done(struct gw_rate *r)
 {
 	pthread_mutex_destroy(&r->lock);
+}
+
+void gw_rate_lift(struct gw_rate *r)
+{
+	r->Bps = 0;
+	r->shared = NULL;
 }
 
 /* When a batch of `bytes` may go. */
@@ -27,15 +38,11 @@ static gw_time_ns book(struct gw_rate *r, uint64_t bytes, gw_time_ns now)
 	return r->next;
 }
 
-int gw_rate_take(struct gw_rate *r, uint64_t bytes, const struct gw_wait *w)
+static int sleep_until(gw_time_ns due, const struct gw_wait *w)
 {
 	struct pollfd p = { .fd = w->cancel_fd, .events = POLLIN };
-	gw_time_ns now, due;
+	gw_time_ns now = gw_now_ns();
 
-	if (!r->Bps)
-		return 0;
-	now = gw_now_ns();
-	due = book(r, bytes, now);
 	while (due > now) {
 		struct timespec ts = { (due - now) / GW_NS_PER_S, (due - now) % GW_NS_PER_S };
 
@@ -44,4 +51,29 @@ int gw_rate_take(struct gw_rate *r, uint64_t bytes, const struct gw_wait *w)
 		now = gw_now_ns();
 	}
 	return 0;
+}
+
+static int take_turn(struct gw_rate *r, uint64_t bytes, const struct gw_wait *w)
+{
+	struct gw_turn turn;
+	gw_time_ns again;
+	int error = 0;
+
+	gw_bandwidth_queue(r->shared, &r->claim, &turn, bytes, gw_now_ns());
+	while (error == 0 && (again = gw_bandwidth_granted(r->shared, &turn, gw_now_ns())) != 0)
+		error = sleep_until(again, w);
+	if (error < 0)
+		gw_bandwidth_leave(r->shared, &turn);
+	return error;
+}
+
+int gw_rate_take(struct gw_rate *r, uint64_t bytes, const struct gw_wait *w)
+{
+	int error = 0;
+
+	if (r->Bps)
+		error = sleep_until(book(r, bytes, gw_now_ns()), w);
+	if (error == 0 && r->shared)
+		error = take_turn(r, bytes, w);
+	return error;
 }

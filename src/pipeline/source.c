@@ -39,6 +39,7 @@ struct gw_sender {
 
 	/* any thread */
 	atomic_uint_fast64_t pages, zero_pages, wire_bytes;
+	atomic_uint_fast64_t awaited; /* `done` is signalled when `pages` gets there */
 
 	pthread_mutex_t lock;
 	pthread_cond_t go, done;
@@ -54,12 +55,18 @@ static int send_batch(struct gw_sender *s, struct channel *c)
 {
 	struct gw_batch *b = &c->batch;
 	int r = gw_rate_take(&s->rate, b->wire_bytes, &s->wait);
+	uint64_t before, awaited;
 
 	if (r == 0)
 		r = gw_batch_write(b, &s->ram[b->region], c->fd, &c->no_sendfile, &s->wait);
 	if (r < 0)
 		return r;
-	atomic_fetch_add_explicit(&s->pages, b->pages, memory_order_relaxed);
+	before = atomic_fetch_add(&s->pages, b->pages);
+	awaited = atomic_load(&s->awaited);
+	if (before < awaited && before + b->pages >= awaited) {
+		GW_LOCKED(&s->lock);
+		pthread_cond_signal(&s->done);
+	}
 	atomic_fetch_add_explicit(&s->zero_pages, b->zero_pages, memory_order_relaxed);
 	atomic_fetch_add_explicit(&s->wire_bytes, b->wire_bytes, memory_order_relaxed);
 	return 0;
@@ -150,7 +157,7 @@ int gw_sender_new(const struct gw_sender_config *config, struct gw_sender **ret,
 	pthread_mutex_init(&s->lock, NULL);
 	pthread_cond_init(&s->go, NULL);
 	pthread_cond_init(&s->done, NULL);
-	gw_rate_init(&s->rate, config->bandwidth_Bps);
+	gw_rate_init(&s->rate, config->bandwidth_Bps, config->shared, config->weight);
 	s->channels = calloc(s->n_channels, sizeof(*s->channels));
 	r = s->channels ? start_threads(s, config->channel_fds) : -ENOMEM;
 	if (r < 0) {
@@ -169,6 +176,17 @@ void gw_sender_begin(struct gw_sender *s, uint32_t pass, const struct gw_bitmap 
 	s->pass = pass;
 	s->busy = s->n_channels;
 	pthread_cond_broadcast(&s->go);
+}
+
+void gw_sender_await(struct gw_sender *s, uint64_t pages)
+{
+	uint64_t awaited = s->before.pages + pages;
+
+	GW_LOCKED(&s->lock);
+	atomic_store(&s->awaited, awaited);
+	while (s->busy && !s->error && atomic_load(&s->pages) < awaited)
+		pthread_cond_wait(&s->done, &s->lock);
+	atomic_store(&s->awaited, 0);
 }
 
 int gw_sender_finish(struct gw_sender *s, struct gw_sender_stats *ret, struct gw_error *err)
@@ -211,7 +229,7 @@ void gw_sender_progress(struct gw_sender *s, struct gw_sender_stats *ret)
 
 void gw_sender_uncap(struct gw_sender *s)
 {
-	s->rate.Bps = 0; /* between passes: no thread reads it now */
+	gw_rate_lift(&s->rate); /* between passes: no thread reads it now */
 }
 
 void gw_sender_free(struct gw_sender *s)

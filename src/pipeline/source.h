@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/io.h"
 #include "memory/ram.h"
+#include "pipeline/bandwidth.h"
 
 struct gw_sender;
 
@@ -18,6 +19,8 @@ struct gw_sender_config {
 	const struct gw_ram *ram; /* ditto */
 	unsigned n_regions;
 	uint64_t bandwidth_Bps; /* 0: no cap */
+	struct gw_bandwidth *shared; /* of all migrations of this host; NULL: no limit */
+	unsigned weight;             /* in it; 0: the default */
 	struct gw_wait wait;
 };
 
@@ -30,6 +33,9 @@ int gw_sender_new(const struct gw_sender_config *config, struct gw_sender **ret,
 /* Begins to send every page that is set in pages[region], which must stay as they are until gw_sender_finish. */
 void gw_sender_begin(struct gw_sender *s, uint32_t pass, const struct gw_bitmap *pages);
 
+/* Returns when the running pass has sent so many pages, or is over. */
+void gw_sender_await(struct gw_sender *s, uint64_t pages);
+
 /* Returns when the last channel's barrier was handed to the kernel. Nothing is to be begun after an error. */
 int gw_sender_finish(struct gw_sender *s, struct gw_sender_stats *ret, struct gw_error *err);
 
@@ -40,7 +46,7 @@ int gw_sender_pass(struct gw_sender *s, uint32_t pass, const struct gw_bitmap *p
 /* Totals of the migration so far; from any thread, also while a pass runs. */
 void gw_sender_progress(struct gw_sender *s, struct gw_sender_stats *ret);
 
-/* Lifts the bandwidth cap, for the last pass: the guest stands still. */
+/* Lifts the limits of bandwidth, for the last pass: the guest stands still. */
 void gw_sender_uncap(struct gw_sender *s);
 
 /* Ends the threads. NULL allowed. */

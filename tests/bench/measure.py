@@ -9,14 +9,19 @@ from dataclasses import asdict, dataclass
 from harness.beats import PERIOD_NS
 
 SAMPLE_S = 0.05
-AFTER_NS = 1_000_000_000
+AFTER_S = 1.1             # listened to the guest after a move
+AFTER_NS = 1_000_000_000  # of that, looked at
+BEFORE_NS = 1_000_000_000
+SPEED_WINDOW_NS = 20_000_000
+FULL_SPEED = 0.9
 
 
 @dataclass
 class Result:
     mode: str
-    load: str
-    link: str
+    row: str
+    turn: int = 0
+    busy: float = None            # share of the CPUs that others used before the guest was booted
     converged: bool = True
     gap_ms: float = None          # last beat from the source to the first from the target
     worst_gap_ms: float = None    # largest gap from the command to one second after the switch
@@ -25,10 +30,14 @@ class Result:
     ram_used_bytes: int = None    # guest RAM in use at the source
     kept_during_copy: float = None  # share of the beats expected between the command and the switch
     kept_after: float = None        # the same in the second after the switch
+    work_before_Bps: float = None   # dirtied in the second before the command
     work_after_Bps: float = None    # dirtied in the first 100 ms after the switch
+    to_full_ms: float = None        # from the first beat at the target until 90 % of the speed before
     extra_memory_bytes: int = None  # peak above guest RAM on both sides and what the source had before
     daemon_bytes: int = None        # Godwit: the larger daemon's private memory at its peak
     errors: int = None              # the guest's own check
+    phases_ms: dict = None          # Godwit: its own account of where the downtime went
+    passes: int = None
     note: str = ""
 
     def as_dict(self):
@@ -94,6 +103,26 @@ class MemorySampler:
         return max(0, self.peak - self.before - guest_ram_bytes)
 
 
+def time_to_speed(before, after, first_ns):
+    """ns from first_ns to the first window of 20 ms with 90 % of the speed before; None when there is none.
+
+    Speed is the guest's own work: bytes dirtied; of a guest that does nothing else, its heartbeats.
+    """
+    works = before.work_Bps() > 0
+    done = [b.pages_dirtied if works else i for i, b in enumerate(after.beats)]
+    times = [b.host_ns for b in after.beats]
+    wanted = before.work_Bps() / 4096e9 if works else 1 / PERIOD_NS
+    end = 0
+    for begin, begin_ns in enumerate(times):
+        while end < len(times) and times[end] < begin_ns + SPEED_WINDOW_NS:
+            end += 1
+        if end == len(times):
+            return None
+        if (done[end] - done[begin]) / (times[end] - begin_ns) >= FULL_SPEED * wanted:
+            return begin_ns - first_ns
+    return None
+
+
 def read_trace(result, trace, begin_ns):
     """Fills in what the heartbeats say of the migration that began at begin_ns."""
     seen = [s for s in trace.switches() if s.first.host_ns > begin_ns]
@@ -109,10 +138,14 @@ def read_trace(result, trace, begin_ns):
     copy_beats = (switch.last.host_ns - begin_ns) / PERIOD_NS
     result.kept_during_copy = min(1.0, len(before.beats) / copy_beats) if copy_beats >= 1 else None
     result.kept_after = min(1.0, len(after.beats) / (AFTER_NS / PERIOD_NS))
+    earlier = trace.between(begin_ns - BEFORE_NS, begin_ns)
+    result.work_before_Bps = earlier.work_Bps()
     result.work_after_Bps = trace.between(switch.first.host_ns, switch.first.host_ns + 10**8).work_Bps()
+    to_full = time_to_speed(earlier, trace.between(switch.first.host_ns, 1 << 63), switch.first.host_ns)
+    result.to_full_ms = to_full / 1e6 if to_full is not None else None
     result.errors = trace.errors()
 
 
-def settle(beats, source, seconds=1.5):
+def settle(beats, source, seconds=1.1):
     """Waits until the guest has beaten for a while, so that no start-up work is measured."""
-    beats.wait_for_source(source, 60, count=max(1, int(seconds * 500)), since_ns=time.monotonic_ns())
+    beats.wait_for_source(source, 90, count=int(seconds * 900), since_ns=time.monotonic_ns())

@@ -7,15 +7,15 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 
-from harness import definition, paths
+from harness import paths
 from harness.beats import Beats, now_ns
 from harness.qmp import Qmp
-from loads import MEMORY_KIB
-from measure import MemorySampler, Result, file_bytes, mapping_anon, read_trace, settle
+from measure import AFTER_S, MemorySampler, Result, file_bytes, mapping_anon, read_trace, settle
 
 PORT = 4444
 UNLIMITED_BPS = 100 << 30
-AFTER_S = 1.2
+DEFAULTS = {"max_bandwidth": UNLIMITED_BPS, "max_postcopy_bandwidth": 0, "downtime_limit": 300,
+            "multifd_channels": 2, "multifd_compression": "none"}
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,16 @@ class Mode:
 MODES = {
     mode.name: mode
     for mode in (
-        Mode("precopy", "pre-copy, 300 ms limit", (), {"downtime_limit": 300}),
+        Mode("precopy", "pre-copy, 300 ms limit"),
         Mode("precopy-20", "pre-copy, 20 ms limit", (), {"downtime_limit": 20}),
-        Mode("multifd", "multifd 2, 300 ms limit", ("multifd",), {"multifd_channels": 2, "downtime_limit": 300}),
-        Mode("multifd-20", "multifd 2, 20 ms limit", ("multifd",), {"multifd_channels": 2, "downtime_limit": 20}),
-        Mode("auto-converge", "pre-copy, auto-converge", ("auto-converge",), {"downtime_limit": 300}),
-        Mode("postcopy", "post-copy after one pass", ("postcopy-ram",), {}, postcopy=True),
-        Mode("floor", "floor (same RAM file, nothing copied)", ("x-ignore-shared",), {}, floor=True),
+        Mode("multifd", "multifd 2, 300 ms limit", ("multifd",)),
+        Mode("multifd-20", "multifd 2, 20 ms limit", ("multifd",), {"downtime_limit": 20}),
+        Mode("multifd-zstd", "multifd 2, zstd, 300 ms limit", ("multifd",),
+             {"multifd_compression": "zstd", "multifd_zstd_level": 1}),
+        Mode("xbzrle", "pre-copy, xbzrle 512 MiB, 300 ms limit", ("xbzrle",), {"xbzrle_cache_size": 512 << 20}),
+        Mode("auto-converge", "pre-copy, auto-converge", ("auto-converge",)),
+        Mode("postcopy", "post-copy after one pass", ("postcopy-ram",), postcopy=True),
+        Mode("floor", "floor (same RAM file, nothing copied)", ("x-ignore-shared",), floor=True),
     )
 }
 
@@ -45,26 +48,30 @@ MODES = {
 class Process:
     """One QEMU. `ram_file` None: plain -m."""
 
-    def __init__(self, space, folder, name, load, incoming=None, ram_file=None):
+    def __init__(self, space, folder, name, row, disk, incoming=None, ram_file=None):
+        self.row = row
         self.folder = folder / name
         self.folder.mkdir()
         self.beat_socket = self.folder / "beat.sock"
         self.ram_file = ram_file
         argv = [
             paths.QEMU, "-nodefaults", "-no-user-config", "-display", "none", "-vga", "none",
-            "-cpu", "max", "-smp", "1", "-m", f"{MEMORY_KIB}k",
+            "-cpu", "max", "-smp", "1", "-m", f"{row.memory_kib}k",
             "-kernel", paths.GUEST / "vmlinuz", "-initrd", paths.GUEST / "initrd",
-            "-append", definition.append_line(load.gwload),
+            "-append", row.load.append_line(),
             "-qmp", f"unix:{self.folder}/qmp.sock,server=on,wait=off",
             "-serial", f"file:{self.folder}/console.log",
             "-device", "virtio-serial-pci,max_ports=2",  # as godwitd gives it: each port costs QEMU time at stop and cont
             "-chardev", f"socket,id=beat,path={self.beat_socket},server=on,wait=off",
             "-device", "virtserialport,chardev=beat,name=beat",
         ]
+        if disk:
+            argv += ["-drive", f"if=none,id=disk0,file={disk},format=raw,cache=writeback,read-only=on",
+                     "-device", "virtio-blk-pci,drive=disk0"]
         machine = "q35,accel=tcg,usb=off"
         if ram_file:
             machine += ",memory-backend=ram"
-            argv += ["-object", f"memory-backend-file,id=ram,size={MEMORY_KIB}k,mem-path={ram_file},"
+            argv += ["-object", f"memory-backend-file,id=ram,size={row.memory_kib}k,mem-path={ram_file},"
                      "share=on,align=2M"]
         argv += ["-machine", machine]
         if incoming:
@@ -79,7 +86,7 @@ class Process:
         return self.process.pid
 
     def guest_ram_bytes(self):
-        return file_bytes(self.ram_file) if self.ram_file else mapping_anon(self.pid, MEMORY_KIB * 1024)
+        return file_bytes(self.ram_file) if self.ram_file else mapping_anon(self.pid, self.row.memory_kib * 1024)
 
     def quit(self):
         """Returns when the process and its memory are gone."""
@@ -102,15 +109,14 @@ def set_up(process, mode):
     caps = [{"capability": c, "state": c in mode.capabilities} for c in ALL_CAPABILITIES]
     caps.append({"capability": "events", "state": True})
     process.qmp.execute("migrate-set-capabilities", capabilities=caps)
-    process.qmp.execute("migrate-set-parameters", max_bandwidth=UNLIMITED_BPS,
-                        max_postcopy_bandwidth=0, **mode.parameters)
+    process.qmp.execute("migrate-set-parameters", **{**DEFAULTS, **mode.parameters})
 
 
 class Guest:
     """A guest under plain QEMU that is moved to and fro. All modes but the floor use anonymous RAM."""
 
-    def __init__(self, network, load, link, floor=False):
-        self.network, self.load, self.link = network, load, link
+    def __init__(self, network, row, disk=None, floor=False):
+        self.network, self.row, self.disk = network, row, disk
         self.folder = paths.Path(tempfile.mkdtemp(prefix="gwbench-", dir=paths.TEMP))
         self.ram_file = None
         if floor:
@@ -123,7 +129,8 @@ class Guest:
 
     def _start(self, space, **how):
         self.started += 1
-        return Process(space, self.folder, str(self.started - 1), self.load, ram_file=self.ram_file, **how)
+        return Process(space, self.folder, str(self.started - 1), self.row, self.disk,
+                       ram_file=self.ram_file, **how)
 
     def sent_bytes(self):
         device = "eth0" if len(self.spaces) > 1 else "lo"
@@ -135,7 +142,7 @@ class Guest:
 
     def migrate(self, mode):
         """One measured migration; afterwards the guest is at the target, or where it was."""
-        result = Result(mode.name, self.load.name, self.link.name)
+        result = Result(mode.name, self.row.name)
         source = self.current
         target_socket = self.folder / str(self.started) / "beat.sock"
         with Beats([source.beat_socket, target_socket]) as beats:
@@ -157,7 +164,7 @@ class Guest:
         moved = self._floor(source, target, mode) if mode.floor else self._move(source, target, mode, to)
         if not moved:
             result.converged = False
-            result.note = f"not converged in {self.link.give_up_s} s"
+            result.note = f"not converged in {self.row.link.give_up_s} s"
             sampler.stop(0)
             target.quit()
             return
@@ -174,11 +181,11 @@ class Guest:
         set_up(target, mode)
         target.qmp.execute("migrate-incoming", uri=f"tcp:{address}:{PORT}")
         source.qmp.execute("migrate", uri=f"tcp:{address}:{PORT}")
-        deadline = time.monotonic() + self.link.give_up_s
+        deadline = time.monotonic() + self.row.link.give_up_s
         if mode.postcopy:
             self._wait_one_pass(source, deadline)
             source.qmp.execute("migrate-start-postcopy")
-            deadline = time.monotonic() + self.link.give_up_s
+            deadline = time.monotonic() + self.row.link.give_up_s
         try:
             status = source.qmp.wait_migration(("completed", "failed"), deadline - time.monotonic())
         except TimeoutError:

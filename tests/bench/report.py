@@ -1,177 +1,229 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""docs/bench.md and docs/bench.json out of single results."""
-import datetime
+"""docs/bench.md and docs/bench.json out of single results. The file is added to row by row."""
 import json
-import os
-import platform
 import re
-import subprocess
-import time
 from statistics import median
 
-from harness import paths
+import extras
+import targets
+from gauge import limit_s
+from godwit_mode import MODES as GODWIT
 from harness.beats import percentile
-from loads import LINKS, LOADS, MEMORY_KIB
-from qemu_modes import MODES
+from loads import ROWS
+from machine import BUSY
+from measure import Result
+from qemu_modes import MODES as QEMU
 
-TITLES = {"godwit": "**Godwit**", **{name: f"QEMU {m.title}" for name, m in MODES.items()}}
-TITLES["floor"] = "*" + MODES["floor"].title + "*"
-BUSY = 0.1  # more than this of the CPU in use before the start is noise
+TITLES = {**{n: f"**{m.title}**" for n, m in GODWIT.items()}, **{n: f"QEMU {m.title}" for n, m in QEMU.items()}}
+TITLES["floor"] = "*" + QEMU["floor"].title + "*"
+ORDER = [*GODWIT, *QEMU]
 METRICS = ("gap_ms", "worst_gap_ms", "total_s", "wire_bytes", "ram_used_bytes", "kept_during_copy", "kept_after",
-           "work_after_Bps", "extra_memory_bytes", "daemon_bytes")
+           "work_before_Bps", "work_after_Bps", "to_full_ms", "extra_memory_bytes", "daemon_bytes")
+PHASES_SHOWN = 6
 
 
-def busy_share(seconds=1.0):
-    """Share of all CPUs' time that something uses just now."""
-    def read():
-        with open("/proc/stat") as f:
-            times = [int(x) for x in f.readline().split()[1:9]]
-        return times[3] + times[4], sum(times)
-    idle, total = read()
-    time.sleep(seconds)
-    idle_after, total_after = read()
-    return 1 - (idle_after - idle) / max(1, total_after - total)
+def read(path):
+    """What was measured before; an empty file's contents when there is none of this form."""
+    try:
+        data = json.loads(path.read_text())
+    except (OSError, ValueError):
+        data = {}
+    if not isinstance(data.get("rows"), dict):
+        data = {"rows": {}, "extras": {}}
+    return data
 
 
-def machine():
-    with open("/proc/cpuinfo") as f:
-        model = re.search(r"^model name\s*:\s*(.*)$", f.read(), re.M)
-    qemu = subprocess.run([paths.QEMU, "--version"], capture_output=True, text=True).stdout.splitlines()
-    return {
-        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        "cpu": model.group(1) if model else platform.machine(),
-        "cpus": os.cpu_count(),
-        "kernel": platform.release(),
-        "qemu": qemu[0].replace("QEMU emulator version ", "") if qemu else "unknown",
-        "busy_before": busy_share(),
-        "accel": "tcg",
-        "guest_memory_kib": MEMORY_KIB,
-    }
+def row_entry(info, turns, gauge, seconds):
+    return {"machine": info, "rounds": turns.rounds, "runs": turns.runs, "seconds": round(seconds), "gauge": gauge,
+            "left_out": turns.left_out, "results": [r.as_dict() for r in turns.results]}
 
 
-def summarise(results):
-    """{(link, load, mode): {"n", "converged", metric: {"median", "p99"}}} in the order of appearance."""
-    groups = {}
-    for r in results:
-        groups.setdefault((r.link, r.load, r.mode), []).append(r)
+def _summarise_mode(group, left_out):
+    good = [r for r in group if r.converged]
+    summary = {"n": len(good), "tried": len(group), "errors": max((r.errors or 0 for r in group), default=0),
+               "note": left_out or next((r.note for r in group if r.note), "")}
+    lists = {m: [v for r in good if (v := getattr(r, m)) is not None] for m in METRICS}
+    lists["wire_of_ram"] = [r.wire_bytes / r.ram_used_bytes for r in good if r.wire_bytes and r.ram_used_bytes]
+    lists["speed_after"] = [r.work_after_Bps / r.work_before_Bps for r in good
+                            if r.work_before_Bps and r.work_after_Bps is not None]
+    for metric, values in lists.items():
+        if values:
+            summary[metric] = {"median": median(values), "p99": percentile(values, 99)}
+    # A guest that is never back at its speed within what was listened to is worse than any figure.
+    if good and len(lists["to_full_ms"]) * 2 < len(good):
+        summary.pop("to_full_ms", None)
+    return summary
+
+
+def summarise(data):
+    """{(row, mode): {"n", "tried", metric: {"median", "p99"}}}."""
     out = {}
-    for key, group in groups.items():
-        good = [r for r in group if r.converged]
-        summary = {"n": len(good), "converged": bool(good), "errors": max((r.errors or 0 for r in group), default=0),
-                   "note": next((r.note for r in group if r.note), "")}
-        for metric in METRICS:
-            values = [v for r in good if (v := getattr(r, metric)) is not None]
-            if values:
-                summary[metric] = {"median": median(values), "p99": percentile(values, 99)}
-        out[key] = summary
+    for row in (r for r in ROWS if r in data["rows"]):
+        entry = data["rows"][row]
+        groups = {mode: [] for mode in entry["left_out"]}
+        for r in entry["results"]:
+            groups.setdefault(r["mode"], []).append(Result(**r))
+        for mode in sorted(groups, key=ORDER.index):
+            out[row, mode] = _summarise_mode(groups[mode], entry["left_out"].get(mode, ""))
     return out
-
-
-def best_of_qemu(summary, link, load, metric):
-    """(value, mode) of QEMU's best median; None when no mode has one."""
-    found = [
-        (s[metric]["median"], mode) for (li, lo, mode), s in summary.items()
-        if (li, lo) == (link, load) and mode not in ("godwit", "floor") and metric in s
-    ]
-    return min(found) if found else None
-
-
-def ratios(summary):
-    """Godwit against QEMU's best mode of each row, separately for gap and total time."""
-    rows = []
-    for (link, load, mode), s in summary.items():
-        if mode != "godwit":
-            continue
-        row = {"link": link, "load": load}
-        for metric in ("gap_ms", "total_s"):
-            best = best_of_qemu(summary, link, load, metric)
-            if best and metric in s:
-                row[metric] = {"godwit": s[metric]["median"], "qemu": best[0], "qemu_mode": best[1],
-                               "ratio": s[metric]["median"] / best[0] if best[0] else None}
-        rows.append(row)
-    return rows
-
-
-def _pair(s, metric, form, scale=1.0):
-    if metric not in s:
-        return "-"
-    return " / ".join(form.format(s[metric][k] * scale) for k in ("median", "p99"))
 
 
 def _one(s, metric, form, scale=1.0):
     return form.format(s[metric]["median"] * scale) if metric in s else "-"
 
 
-def _row(mode, s):
-    if not s["converged"]:
-        return f"| {TITLES[mode]} | {s['note'] or 'did not converge'} | | | | | | | 0 |"
-    wire = "-"
-    if "wire_bytes" in s and "ram_used_bytes" in s:
-        wire = f"{s['wire_bytes']['median'] / s['ram_used_bytes']['median']:.2f}"
-    return "| " + " | ".join((
-        TITLES[mode], _pair(s, "gap_ms", "{:.1f}"), _one(s, "worst_gap_ms", "{:.1f}"),
-        _pair(s, "total_s", "{:.2f}"), wire, _one(s, "kept_during_copy", "{:.0f} %", 100),
-        _one(s, "work_after_Bps", "{:.0f}", 1e-6), _one(s, "extra_memory_bytes", "{:.0f}", 1 / (1 << 20)),
-        str(s["n"]))) + " |"
+def _pair(s, metric, form, scale=1.0):
+    return " / ".join(form.format(s[metric][k] * scale) for k in ("median", "p99")) if metric in s else "-"
 
 
 HEAD = (
-    "| mode | gap ms, median / p99 | worst gap ms | total s, median / p99 | wire / RAM | beats kept in copy | "
-    "MB/s after | extra MiB | n |\n|---|---|---|---|---|---|---|---|---|")
+    "| mode | gap ms, median / p99 | above floor | worst gap ms | total s, median / p99 | wire / RAM | beats kept | "
+    "to 90 % ms | speed after | extra MiB | n |\n|---|---|---|---|---|---|---|---|---|---|---|")
+
+
+def _mode_line(mode, s, floor_ms):
+    if not s["n"]:
+        return f"| {TITLES[mode]} | {s['note'] or 'did not converge'} | | | | | | | | | 0 of {s['tried']} |"
+    above = f"{s['gap_ms']['median'] - floor_ms:.1f}" if floor_ms is not None and mode != "floor" else ""
+    n = str(s["n"]) if s["n"] == s["tried"] else f"{s['n']} of {s['tried']}"
+    return "| " + " | ".join((
+        TITLES[mode], _pair(s, "gap_ms", "{:.1f}"), above, _one(s, "worst_gap_ms", "{:.1f}"),
+        _pair(s, "total_s", "{:.2f}"), _one(s, "wire_of_ram", "{:.2f}"), _one(s, "kept_during_copy", "{:.1f} %", 100),
+        _one(s, "to_full_ms", "{:.0f}"), _one(s, "speed_after", "{:.0f} %", 100),
+        _one(s, "extra_memory_bytes", "{:.0f}", 1 / (1 << 20)), n)) + " |"
+
+
+def _busy_line(entry):
+    shares = [r["busy"] for r in entry["results"] if r["busy"] is not None]
+    if not shares:
+        return ""
+    words = f"CPU in use by others between the runs: median {median(shares):.0%}, at most {max(shares):.0%}."
+    return f"**The machine was busy: these figures compare little.** {words}" if median(shares) > BUSY else words
+
+
+def _phases_line(entry):
+    """Where Godwit itself says that the time went."""
+    found = {}
+    for r in entry["results"]:
+        if r["mode"] == "godwit" and r["converged"]:
+            for name, ms in (r["phases_ms"] or {}).items():
+                found.setdefault(name, []).append(ms)
+    largest = sorted(((median(v), k) for k, v in found.items()), reverse=True)[:PHASES_SHOWN]
+    return "Godwit's own account, ms: " + ", ".join(f"{k} {ms:.1f}" for ms, k in largest) + "." if largest else ""
+
+
+def _row_lines(data, summary, row):
+    entry = data["rows"][row]
+    modes = {mode: s for (r, mode), s in summary.items() if r == row}
+    floor_ms = targets.value(summary, row, "floor", "gap_ms")
+    info = entry["machine"]
+    few = [TITLES[m] for m, s in modes.items() if 0 < s["n"] == s["tried"] and s["note"]]
+    return [
+        f"### {ROWS[row].title}", "",
+        f"Row `{row}`; {info['date']}, {info['godwit']} ({info['source']}), {entry['rounds']} rounds, "
+        f"{entry['seconds'] / 60:.0f} min. {_busy_line(entry)}", "",
+        HEAD, *(_mode_line(m, s, floor_ms) for m, s in modes.items()), "",
+        *([_phases_line(entry), ""] if _phases_line(entry) else []),
+        *(["Fewer runs, being clearly not the best: " + "; ".join(few) + ".", ""] if few else []),
+    ]
+
+
+def _limit_lines(data, summary):
+    lines = []
+    for row, entry in data["rows"].items():
+        s, gauge, floor = summary.get((row, "godwit")), entry["gauge"], summary.get((row, "floor"))
+        if not (s and gauge and s["n"] and floor and floor["n"]):
+            continue
+        wire, ram = s["wire_bytes"]["median"], s["ram_used_bytes"]["median"]
+        fixed, total = floor["total_s"]["median"], s["total_s"]["median"]
+        least, in_turn = limit_s(gauge, wire, ram, fixed)
+        lines.append("| " + " | ".join((
+            row, f"{wire / 1e6:.0f}", *(f"{gauge[k] / 1e9:.2f}" for k in (
+                "link_Bps", "memcpy_Bps", "first_touch_huge_Bps", "first_touch_4k_Bps")),
+            f"{wire / gauge['link_Bps']:.2f}", f"{ram / gauge['first_touch_huge_Bps']:.2f}", f"{fixed:.2f}",
+            f"{least:.2f}", f"{in_turn:.2f}", f"{total:.2f}", f"{total / least:.1f} / {total / in_turn:.1f}")) + " |")
+    if not lines:
+        return []
+    return [
+        "## How far from the limit", "",
+        "Rates of this machine, measured in the same run: one TCP link between the two hosts (the better of one and "
+        "two streams), memcpy and first touch of fresh shared memory by one thread. *Fixed* is the floor's own total: "
+        "processes and device state. The limit when all of that overlaps, the limit when one comes after the other, "
+        "as it must where two cores also run the guest; then Godwit's total, and how many times each limit it is.", "",
+        "| row | MB on the wire | link GB/s | memcpy GB/s | first touch GB/s, 2M | 4K | on the link s | touching s | "
+        "fixed s | limit s, overlapped | in turn | total s | x limits |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|", *lines, ""]
+
+
+def _target_lines(found):
+    if not found:
+        return []
+    verdict = {True: "pass", False: "**fail**", None: "-"}
+    missed = sum(1 for t in found if t.ok is False)
+    return [f"## Targets: {len(found) - missed} of {len(found)} are met", "", "| row | target | wanted | measured | |",
+            "|---|---|---|---|---|",
+            *(f"| {t.row} | {t.what} | {t.wanted} | {t.figure} | {verdict[t.ok]} |" for t in found), ""]
+
 
 EXPLAINED = """\
-One guest of {memory} MiB, 768 MiB of it filled with random data, under TCG, moved to and fro between two hosts;
-all modes move the same guest, in turns. Every figure is taken from outside, by the same gauges:
+A guest under TCG, filled with random data (`files`: it has read a disk of programs and libraries), moved to and fro
+between two hosts; all modes move the same guest, in turns. Every figure is taken from outside, by the same gauges:
 
 - *gap*: from the last heartbeat (1 kHz, virtio-serial) from the source to the first from the target;
   *worst gap*: the largest between two heartbeats from the command to one second after the switch.
+- *floor*: the hand-over of the same RAM file by `x-ignore-shared`, nothing copied: no migration has a smaller gap here.
+  *Above floor*: median less the floor's median.
 - *total*: from the command, creation of the target and population of its memory included, until the source's
   process and memory are gone.
 - *wire / RAM*: bytes that the interfaces sent, over guest RAM in use. *Beats kept*: share of the expected
-  heartbeats between the command and the switch. *MB/s after*: dirtied by the guest in the first 100 ms after it.
+  heartbeats between the command and the switch.
+- *to 90 %*: from the first heartbeat at the target to the first 20 ms in which the guest does 90 % of the work that
+  it did before the command. *Speed after*: its work in the first 100 ms, of that before.
 - *extra*: peak of private memory and RAM files in addition to guest RAM on both sides.
-- *floor*: the hand-over of the same RAM file by `x-ignore-shared`, nothing copied: no migration has a smaller gap here.
+- *n*: runs. Modes of QEMU that are clearly not the best are dropped after three.
 """
 
 
-def markdown(info, results, rounds):
-    summary = summarise(results)
-    warning = ["**The machine was busy with other work: these figures compare nothing.**", ""]
+def markdown(data, summary, found):
+    machines = [e["machine"] for e in data["rows"].values()] or [data["machine"]]
+    info = machines[-1]
+    busy = [""] if all(m["busy_before"] <= BUSY for m in machines) else [
+        "", "**The machine was busy with other work before some of the rows: those figures compare little.**", ""]
     lines = [
         "# Godwit and QEMU's own migration, measured", "",
-        f"{info['date']}; {info['cpus']} x {info['cpu']}; Linux {info['kernel']}; QEMU {info['qemu']}; "
-        f"{rounds} rounds; CPU in use by others before: {info['busy_before'] * 100:.0f} %.", "",
-        *(warning if info["busy_before"] > BUSY else []),
-        EXPLAINED.format(memory=MEMORY_KIB // 1024)]
-    for link in dict.fromkeys(r.link for r in results):
-        lines += [f"## {LINKS[link].title}", ""]
-        for load in dict.fromkeys(r.load for r in results if r.link == link):
-            lines += [f"### {LOADS[load].title}", "", HEAD]
-            rows = [(mode, s) for (li, lo, mode), s in summary.items() if (li, lo) == (link, load)]
-            order = ["godwit", *MODES]
-            lines += [_row(mode, s) for mode, s in sorted(rows, key=lambda r: order.index(r[0]))]
-            lines.append("")
-    compared = ratios(summary)
-    if compared:
-        lines += ["## Godwit over the best QEMU mode of each row (below 1 is better)", "",
-                  "| link | load | gap | best mode | total | best mode | godwitd MiB at peak |",
-                  "|---|---|---|---|---|---|---|"]
-        for row in compared:
-            cells = [LINKS[row["link"]].title, LOADS[row["load"]].title]
-            for metric in ("gap_ms", "total_s"):
-                r = row.get(metric)
-                cells += [f"{r['ratio']:.2f}", TITLES[r["qemu_mode"]]] if r else ["-", "-"]
-            cells.append(_one(summary[row["link"], row["load"], "godwit"], "daemon_bytes", "{:.0f}", 1 / (1 << 20)))
-            lines.append("| " + " | ".join(cells) + " |")
-        lines.append("")
-    return "\n".join(lines)
+        f"{info['date']}; {info['cpus']} x {info['cpu']}, {info['memory_mib'] // 1024} GiB; Linux {info['kernel']}; "
+        f"QEMU {info['qemu']}.", *busy, EXPLAINED, *_target_lines(found), "## The rows", ""]
+    for row in dict.fromkeys(r for r, _ in summary):
+        lines += _row_lines(data, summary, row)
+    lines += _limit_lines(data, summary)
+    for name, entry in data.get("extras", {}).items():
+        lines += [extras.markdown(name, entry), ""]
+    return "\n".join(lines).rstrip() + "\n"
 
 
-def write(folder, info, results, rounds):
+def _compact_json(data):
+    """Indented, but each result on a line of its own."""
+    lines = {}
+
+    def shorten(value):
+        if isinstance(value, dict) and "converged" in value:
+            lines[f"@{len(lines)}@"] = json.dumps(value)
+            return list(lines)[-1]
+        if isinstance(value, dict):
+            return {k: shorten(v) for k, v in value.items()}
+        return [shorten(v) for v in value] if isinstance(value, list) else value
+
+    text = json.dumps(shorten(data), indent=1)
+    return re.sub(r'"(@\d+@)"', lambda m: lines[m[1]], text) + "\n"
+
+
+def write(folder, data):
+    """Both files anew; called after every row."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "bench.md").write_text(markdown(info, results, rounds))
-    summary = [
-        {"link": link, "load": load, "mode": mode, **s} for (link, load, mode), s in summarise(results).items()]
-    (folder / "bench.json").write_text(json.dumps(
-        {"machine": info, "rounds": rounds, "summary": summary, "ratios": ratios(summarise(results)),
-         "results": [r.as_dict() for r in results]}, indent=1) + "\n")
+    summary = summarise(data)
+    found = targets.evaluate(summary)
+    data["summary"] = [{"row": row, "mode": mode, **s} for (row, mode), s in summary.items()]
+    data["targets"] = [t.as_dict() for t in found]
+    (folder / "bench.json").write_text(_compact_json(data))
+    (folder / "bench.md").write_text(markdown(data, summary, found))
+    return found

@@ -59,11 +59,12 @@ static const struct {
 
 static json_t *make_progress(unsigned pass, unsigned steps)
 {
-	json_t *p = json_pack("{s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "pass", pass, "ram_bytes",
+	json_t *p = json_pack("{s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:i, s:s}", "pass", pass, "ram_bytes",
 	                      (json_int_t)4 << 30, "transferred_bytes", ((json_int_t)steps << 28) + 12345,
 	                      "pass_done_bytes", (json_int_t)(steps % 4) << 20, "pass_total_bytes",
 	                      (json_int_t)4 << 20, "remaining_bytes", (json_int_t)310 << 20, "rate_Bps",
-	                      (json_int_t)812000000, "dirty_rate_Bps", (json_int_t)95000000);
+	                      (json_int_t)812000000, "dirty_rate_Bps", (json_int_t)95000000,
+	                      "plan", "copy", "throttle_percent", 0, "decision", pass > 1 ? "copy once more" : "");
 
 	assert(p);
 	json_object_set_new(p, "predicted_downtime_ns",
@@ -98,6 +99,13 @@ static json_t *make_report(bool verify)
 	json_object_set_new(r, "populate_ns", json_integer(118 * GW_NS_PER_MS));
 	json_object_set_new(r, "huge", json_pack("{s:I, s:I}", "before_bytes", (json_int_t)4 << 30, "after_bytes",
 	                                         (json_int_t)4 << 30));
+	for (size_t i = 0; i < json_array_size(json_object_get(r, "passes")); i++) {
+		json_t *pass = json_array_get(json_object_get(r, "passes"), i);
+
+		json_object_set_new(pass, "hot_bytes", json_integer(1 << 20));
+		json_object_set_new(pass, "plan", json_string("copy"));
+		json_object_set_new(pass, "throttle_percent", json_integer(0));
+	}
 	json_object_set_new(r, "verify",
 	                    verify ? json_pack("{s:i, s:b, s:i, s:I}", "pages", 1048576, "equal", 1,
 	                                       "different_pages", 0, "duration_ns", 1200 * GW_NS_PER_MS) :

@@ -163,6 +163,33 @@ static void test_empty(void **state)
 	gw_bitmap_done(&b);
 }
 
+static void test_whole_bitmaps(void **state)
+{
+	struct gw_bitmap a, b, stay;
+
+	assert_int_equal(gw_bitmap_init(&a, 200), 0);
+	assert_int_equal(gw_bitmap_init(&b, 200), 0);
+	assert_int_equal(gw_bitmap_init(&stay, 200), 0);
+	gw_bitmap_set_range(&a, 10, 100);
+	gw_bitmap_set_range(&b, 100, 100);
+	gw_bitmap_set_range(&stay, 60, 10);
+	assert_int_equal(gw_bitmap_count_both(&a, &b), 10);
+	gw_bitmap_move(&b, &a, &stay);
+	assert_int_equal(gw_bitmap_count(&a), 10); /* 60..69 */
+	assert_true(gw_bitmap_test(&a, 60) && gw_bitmap_test(&a, 69));
+	assert_int_equal(gw_bitmap_count(&b), 180); /* 10..59, 70..199 */
+	assert_false(gw_bitmap_test(&b, 60));
+	gw_bitmap_move(&b, &a, NULL);
+	assert_int_equal(gw_bitmap_count(&a), 0);
+	assert_int_equal(gw_bitmap_count(&b), 190);
+	gw_bitmap_add(&a, &b);
+	assert_int_equal(gw_bitmap_count(&a), 190);
+	assert_int_equal(gw_bitmap_count(&b), 190);
+	gw_bitmap_done(&a);
+	gw_bitmap_done(&b);
+	gw_bitmap_done(&stay);
+}
+
 #define TEST(text, fn) { .name = text, .test_func = fn }
 
 int main(void)
@@ -172,6 +199,7 @@ int main(void)
 		TEST("N3 ranges that begin and end at word boundaries", test_word_boundaries),
 		TEST("ranges beyond the end are cut, wrap-around included", test_beyond_the_end),
 		TEST("a bitmap of no bits has no runs", test_empty),
+		TEST("N4 whole bitmaps are added, compared and moved", test_whole_bitmaps),
 	};
 
 	return cmocka_run_group_tests_name("bitmap", tests, NULL, NULL);

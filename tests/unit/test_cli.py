@@ -204,7 +204,7 @@ class Usage(CliTest):
                 ("--bandwidth", "fast", "a rate with its unit"), ("--channels", "0", "from 1 to 64"),
                 ("--channels", "65", "from 1 to 64"), ("--channels", "2x", "from 1 to 64"),
                 ("--threshold", "101%", "adaptive, a size"), ("--threshold", "-1%", "adaptive, a size"),
-                ("--on-stall", "wait", "switch|stay"), ("--mode", "precopy", "auto|pre-copy|post-copy"),
+                ("--on-stall", "wait", "throttle|switch|stay"), ("--mode", "precopy", "auto|pre-copy|post-copy"),
                 ("--tracing", "maybe", "auto|async|sync"),
                 ("--max-passes", "0", "from 1"), ("--timeout", "soon", "a duration")):
             self.assertIn(advice, self.run_cli("migrate", "web1", "--to", "beta", f"{option}={value}", code=2))
@@ -266,12 +266,12 @@ class Migrate(CliTest):
 
     def test_options_reach_the_daemon_as_numbers(self):
         job = json.loads(self.run_cli("migrate", "web1", "--to", "slow", "--detach", "--json", "--max-downtime", "50ms",
-                                      "--bandwidth", "1Gbps", "--channels", "4", "--threshold", "1%", "--on-stall",
-                                      "stay", "--mode", "hybrid", "--hybrid-passes", "2", "--max-passes", "9",
+                                      "--bandwidth", "1Gbps", "--weight", "300", "--channels", "4", "--threshold", "1%",
+                                      "--on-stall", "stay", "--mode", "hybrid", "--hybrid-passes", "2", "--max-passes", "9",
                                       "--timeout", "10m", "--verify", "--tracing", "sync", "--reason", "maintenance"))
         self.assertEqual(job["request"], {
-            "to": "slow", "max_downtime_ns": 50000000, "bandwidth_Bps": 125000000, "channels": 4, "threshold": "1%",
-            "on_stall": "stay", "mode": "hybrid", "hybrid_passes": 2, "max_passes": 9,
+            "to": "slow", "max_downtime_ns": 50000000, "bandwidth_Bps": 125000000, "weight": 300, "channels": 4,
+            "threshold": "1%", "on_stall": "stay", "mode": "hybrid", "hybrid_passes": 2, "max_passes": 9,
             "timeout_ns": 600000000000, "verify": True, "tracing": "sync", "reason": "maintenance"})
 
     def test_detach_prints_the_job_and_wait_follows_it(self):

@@ -48,6 +48,20 @@ static int read_text(struct fixture *f, const char *text)
 	return gw_config_read(&f->config, f->path, false, &f->err);
 }
 
+static void test_rates(void **state)
+{
+	struct fixture *f = *state;
+
+	assert_int_equal(f->config.migration_bandwidth_Bps, 0);
+	assert_int_equal(read_text(f, "[godwitd]\nmigration_bandwidth = 8Gbps\n"), 0);
+	assert_int_equal(f->config.migration_bandwidth_Bps, 1000000000);
+	assert_int_equal(read_text(f, "[godwitd]\nmigration_bandwidth = none\n"), 0);
+	assert_int_equal(f->config.migration_bandwidth_Bps, 0);
+	assert_true(read_text(f, "[godwitd]\nmigration_bandwidth = 8\n") < 0);
+	assert_true(read_text(f, "[godwitd]\nmigration_bandwidth = 10KB/s\n") < 0);
+	assert_non_null(strstr(f->err.text, "'10KB/s' is no rate of 1MiB/s or more"));
+}
+
 static void test_defaults(void **state)
 {
 	struct fixture *f = *state;
@@ -216,6 +230,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST("defaults are those of the manual", test_defaults),
+		TEST("N4 the bandwidth of all migrations is a rate, or none", test_rates),
 		TEST("a file sets what it names and nothing else", test_file),
 		TEST("a fault is told with file, line and key", test_faults_in_file),
 		TEST("an unknown key is told which ones there are", test_unknown_key_names_the_known),

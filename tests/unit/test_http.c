@@ -184,8 +184,8 @@ static void a_slip_in_a_request_is_refused_and_named(void **state)
 		{ "{\"to\": \"beta\", \"channels\": 1.5}", "'channels' must be a whole number" },
 		{ "{\"to\": \"beta\", \"bandwidth_Bps\": -1}", "'bandwidth_Bps' must be from 0" },
 		{ "{\"to\": \"beta\", \"verify\": \"yes\"}", "'verify' must be true or false" },
-		{ "{\"to\": \"beta\", \"on_stall\": \"itch\"}", "'on_stall' must be one of switch|stay" },
-		{ "{\"to\": \"beta\", \"on_stall\": \"\"}", "'on_stall' must be one of switch|stay" },
+		{ "{\"to\": \"beta\", \"on_stall\": \"itch\"}", "'on_stall' must be one of throttle|switch|stay" },
+		{ "{\"to\": \"beta\", \"on_stall\": \"\"}", "'on_stall' must be one of throttle|switch|stay" },
 		{ "[1]", "must be a JSON object" },
 	};
 	struct http_world *w = *state;

@@ -325,6 +325,17 @@ static void a_final_job_shows_no_step_and_a_job_never_stopped_no_downtime(void *
 	json_decref(jobs);
 }
 
+static void a_slowed_vm_is_told_in_the_progress(void **state)
+{
+	json_t *job = fake_job("m-1", "beta", 3, false);
+	char buf[512];
+
+	json_object_set_new(json_object_get(job, "progress"), "throttle_percent", json_integer(60));
+	gw_progress_text(buf, sizeof(buf), job);
+	assert_int_equal(strncmp(buf, "copying pass 2, VM slowed by 60 %: ", 35), 0);
+	json_decref(job);
+}
+
 static void json_progress_is_one_object_per_line_and_nothing_else(void **state)
 {
 	json_t *job = fake_job("m-1", "beta", 3, false), *again;
@@ -359,6 +370,7 @@ int main(void)
 		cmocka_unit_test(a_terminal_gets_one_line_redrawn_and_removed),
 		cmocka_unit_test(elsewhere_lines_come_at_changes_and_once_a_second),
 		cmocka_unit_test(a_final_job_shows_no_step_and_a_job_never_stopped_no_downtime),
+		cmocka_unit_test(a_slowed_vm_is_told_in_the_progress),
 		cmocka_unit_test(json_progress_is_one_object_per_line_and_nothing_else),
 	};
 

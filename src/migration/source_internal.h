@@ -25,6 +25,7 @@ struct gw_out {
 
 	/* the running thread's */
 	int control_fd;
+	uint32_t features; /* that both hosts have */
 	int *channel_fds;
 	uint8_t token[16];
 	struct gw_ram_region regions[GW_RAM_REGIONS_MAX];
@@ -95,6 +96,7 @@ void gw_out_begin_pass(struct gw_out *o);
 int gw_out_finish_pass(struct gw_out *o, struct gw_sender_stats *ret, struct gw_error *err);
 /* The guest at full speed again. A pause does as much. */
 void gw_out_unthrottle(struct gw_out *o); /* source_copy.c */
+void gw_out_fill_stats(struct gw_pass_stats *s, const struct gw_sender_stats *sent);
 /* Ends channels, threads and tracing. */
 void gw_out_close_pipeline(struct gw_out *o);
 

@@ -13,13 +13,13 @@
 #include "transport/tcp.h"
 
 static int connect_and_greet(const char *address, const struct gw_wire_hello *hello, const struct gw_wait *w,
-                             int *ret_fd, struct gw_error *err)
+                             int *ret_fd, uint32_t *ret_features, struct gw_error *err)
 {
 	gw_autofd int fd = -1;
 	int r = gw_tcp_connect(address, GW_WIRE_PORT, w, &fd, err);
 
 	if (r == 0)
-		r = gw_peer_hello(fd, hello, w, err);
+		r = gw_peer_hello(fd, hello, ret_features, w, err);
 	if (r < 0)
 		return r;
 	*ret_fd = gw_steal_fd(&fd);
@@ -136,7 +136,7 @@ static int open_channels(struct gw_out *o, struct gw_error *err)
 		int r;
 
 		hello.channel = htole16((uint16_t)i);
-		r = connect_and_greet(o->config.target_address, &hello, &o->wait, &o->channel_fds[i], err);
+		r = connect_and_greet(o->config.target_address, &hello, &o->wait, &o->channel_fds[i], NULL, err);
 		if (r < 0)
 			return r;
 	}
@@ -174,7 +174,7 @@ int gw_out_prepare(struct gw_out *o, struct gw_error *err)
 	if (r < 0)
 		return r;
 	gw_wire_hello_init(&hello, GW_WIRE_ROLE_CONTROL, &o->config.id);
-	r = connect_and_greet(o->config.target_address, &hello, &connect_wait, &o->control_fd, err);
+	r = connect_and_greet(o->config.target_address, &hello, &connect_wait, &o->control_fd, &o->features, err);
 	if (r < 0)
 		return r;
 	t1 = gw_now_ns();
@@ -229,6 +229,11 @@ void gw_out_close_pipeline(struct gw_out *o)
 
 			gw_sender_progress(o->sender, &s);
 			o->progress.transferred_bytes = o->report.wire_bytes = s.wire_bytes;
+			gw_out_fill_stats(&o->report.sent, &s);
+			o->report.compression = gw_compress_method_name(gw_sender_compression(o->sender, o->report.compression_why));
+			if (!(o->features & GW_WIRE_FEATURE_PACKED))
+				snprintf(o->report.compression_why, sizeof(o->report.compression_why),
+				         "the other host's version cannot unpack");
 			o->sender_live = false;
 		}
 	}
@@ -272,7 +277,7 @@ int gw_out_tell(struct gw_out *o, uint32_t value, enum gw_source_event *ret, str
 	int r;
 
 	gw_wire_hello_init(&hello, GW_WIRE_ROLE_TELL, &o->config.id);
-	r = connect_and_greet(o->config.target_address, &hello, &w, &fd, err);
+	r = connect_and_greet(o->config.target_address, &hello, &w, &fd, NULL, err);
 	if (r == 0)
 		r = gw_peer_send(fd, GW_WIRE_ANSWER, &a, sizeof(a), &w, err);
 	if (r == 0)
@@ -292,7 +297,7 @@ int gw_out_preflight(const char *target_address, const json_t *prepare, gw_time_
 	int r;
 
 	gw_wire_hello_init(&hello, GW_WIRE_ROLE_CONTROL, NULL);
-	r = connect_and_greet(target_address, &hello, &w, &fd, err);
+	r = connect_and_greet(target_address, &hello, &w, &fd, NULL, err);
 	if (r == 0)
 		r = gw_peer_send_json(fd, GW_WIRE_PREFLIGHT, prepare, &w, err);
 	if (r == 0)

@@ -29,6 +29,7 @@ struct channel {
 	pthread_t thread;
 	/* thread-local */
 	struct gw_wire_run runs[GW_WIRE_RUNS_MAX];
+	struct gw_apply_packed packed;
 	/* protected by the receiver's lock */
 	uint32_t passed; /* last barrier seen */
 };
@@ -117,9 +118,9 @@ static int receive_batch(struct gw_receiver *r, struct channel *c, struct gw_err
 	e = gw_fault("target-pass-middle");
 	if (e < 0)
 		return gw_error_set_errno(err, e, "cannot store guest memory");
-	e = gw_apply_batch(&b, c->runs, &r->rams[b.region], &r->touched[b.region], c->fd, &r->wait);
+	e = gw_apply_batch(&b, c->runs, &r->rams[b.region], &r->touched[b.region], &c->packed, c->fd, &r->wait, err);
 	if (e < 0)
-		return io_failed(e, err);
+		return err->code == e ? e : io_failed(e, err);
 	for (unsigned i = 0; i < b.n_runs && r->arrived; i++)
 		r->arrived(r->arrived_arg, b.region, c->runs[i].first_page, c->runs[i].n_pages);
 	count(r, &b, c->runs);
@@ -245,6 +246,7 @@ void gw_receiver_free(struct gw_receiver *r)
 		shutdown(r->channels[i].fd, SHUT_RDWR);
 		pthread_join(r->channels[i].thread, NULL);
 		close(r->channels[i].fd);
+		gw_apply_packed_done(&r->channels[i].packed);
 	}
 	for (unsigned i = 0; i < r->ram.n_regions; i++)
 		gw_bitmap_done(&r->touched[i]);

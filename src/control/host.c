@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The host daemon: its table of VMs, taking them over at start, and noticing when one ends. */
 #include <dirent.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -11,6 +12,7 @@
 #include "base/log.h"
 #include "control/host_internal.h"
 #include "control/thp.h"
+#include "memory/huge.h"
 
 struct gw_host_vm *gw_host_find_vm(struct gw_host *h, const char *name)
 {
@@ -198,6 +200,26 @@ static int take_over_migration(struct gw_host *h, struct gw_host_vm *v, enum gw_
 	return 0;
 }
 
+/* A daemon that died while it traced a guest has left its huge mappings split. */
+static void restore_huge(struct gw_host_vm *v)
+{
+	struct gw_ram_region regions[GW_RAM_REGIONS_MAX];
+	unsigned n = 0;
+
+	if (v->record.state != GW_RECORD_MIGRATING || v->def->backing != GW_BACKING_THP ||
+	    v->vm->ops->ram(v->vm, regions, &n, NULL) < 0)
+		return;
+	for (unsigned i = 0; i < n; i++) {
+		gw_autofd int fd = open(regions[i].path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+		struct gw_bitmap all = { .words = NULL };
+
+		if (fd < 0 || gw_bitmap_init(&all, regions[i].size_bytes / GW_HUGE_BYTES) < 0)
+			continue;
+		gw_bitmap_set_range(&all, 0, all.nbits);
+		(void)gw_huge_restore(v->vm->ops->pid(v->vm), fd, regions[i].hva, &all);
+	}
+}
+
 static void take_over(struct gw_host *h, struct gw_host_vm *v)
 {
 	enum gw_vm_status status = GW_VM_DEAD;
@@ -208,6 +230,8 @@ static void take_over(struct gw_host *h, struct gw_host_vm *v)
 		r = v->vm->ops->status(v->vm, &status, &err);
 	if (v->vm)
 		gw_host_watch_vm(h, v);
+	if (v->vm)
+		restore_huge(v);
 	if (v->record.state == GW_RECORD_NONE) { /* never got to run: nothing to lose */
 		gw_qemu_sweep(&h->qemu, v->def, NULL);
 		GW_LOCKED(&h->lock);

@@ -14,7 +14,7 @@
 
 #include "base/cleanup.h"
 
-int gw_wait_fd(int fd, short events, const struct gw_wait *w)
+static int wait_fd(int fd, short events, const struct gw_wait *w)
 {
 	gw_time_ns deadline = gw_deadline_in(w->idle_ns);
 	struct pollfd p[2] = {
@@ -38,6 +38,16 @@ int gw_wait_fd(int fd, short events, const struct gw_wait *w)
 		if (r == 0 && gw_poll_ms(deadline) == 0)
 			return -ETIMEDOUT;
 	}
+}
+
+int gw_wait_fd(int fd, short events, const struct gw_wait *w)
+{
+	gw_time_ns t0 = w->waited_ns ? gw_now_ns() : 0;
+	int r = wait_fd(fd, events, w);
+
+	if (w->waited_ns)
+		*w->waited_ns += gw_now_ns() - t0;
+	return r;
 }
 
 /* Drops `done` bytes from the front of the vector. */

@@ -15,6 +15,7 @@
 struct gw_wait {
 	int cancel_fd;       /* -1: cannot be cancelled */
 	gw_time_ns idle_ns;  /* longest time without progress; GW_TIME_NEVER for none */
+	gw_time_ns *waited_ns; /* the time spent waiting is added to it; NULL: nobody asks */
 };
 
 #define GW_WAIT_NONE ((struct gw_wait){ .cancel_fd = -1, .idle_ns = GW_TIME_NEVER })

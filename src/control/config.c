@@ -15,7 +15,7 @@
 
 #define RATE_MIN_Bps (1u << 20)
 
-enum kind { TEXT, DURATION, RATE };
+enum kind { TEXT, DURATION, RATE, SIZE };
 
 static const struct {
 	const char *key;
@@ -34,6 +34,7 @@ static const struct {
 	{ "qemu", TEXT, offsetof(struct gw_config, qemu), "qemu-system-x86_64" },
 	{ "shim", TEXT, offsetof(struct gw_config, shim), NULL },
 	{ "migration_bandwidth", RATE, offsetof(struct gw_config, migration_bandwidth_Bps), "none" },
+	{ "delta_cache", SIZE, offsetof(struct gw_config, delta_cache_bytes), "32M" },
 	{ "prepare_timeout", DURATION, offsetof(struct gw_config, prepare_timeout_ns), "30s" },
 	{ "switch_timeout", DURATION, offsetof(struct gw_config, switch_timeout_ns), "10s" },
 	{ "idle_timeout", DURATION, offsetof(struct gw_config, idle_timeout_ns), "10s" },
@@ -70,6 +71,14 @@ static int set_key(struct gw_config *c, size_t i, const char *value, struct gw_e
 	}
 	if (keys[i].kind == RATE)
 		return set_rate((uint64_t *)field, keys[i].key, value, err);
+	if (keys[i].kind == SIZE) {
+		uint64_t bytes;
+
+		if (gw_parse_size(value, &bytes) < 0)
+			return gw_error_set(err, EINVAL, "%s: '%s' is not a size (write 32M, or 0 for none)", keys[i].key, value);
+		*(uint64_t *)field = bytes;
+		return 0;
+	}
 	free(*(char **)field);
 	*(char **)field = strdup(value);
 	return *(char **)field ? 0 : out_of_memory(err);

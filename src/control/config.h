@@ -4,6 +4,7 @@
 #define GW_CONTROL_CONFIG_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "base/clock.h"
 #include "base/error.h"
@@ -22,6 +23,7 @@ struct gw_config {
 	char *run_dir, *ram_dir, *thp_dir, *hugetlb_dir;
 	char *qemu, *shim;
 	uint64_t migration_bandwidth_Bps; /* of all outgoing migrations together; 0: no limit */
+	uint64_t delta_cache_bytes; /* for differences, a migration at most */
 	gw_time_ns prepare_timeout_ns, switch_timeout_ns, idle_timeout_ns;
 	struct gw_config_host *hosts;
 	unsigned n_hosts;

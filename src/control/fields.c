@@ -24,6 +24,7 @@ const struct gw_field gw_migrate_fields[] = {
 	{ "timeout_ns", GW_FIELD_INTEGER, .min = 1, .max = 365 * DAY_NS },
 	{ "verify", GW_FIELD_BOOL },
 	{ "dry_run", GW_FIELD_BOOL },
+	{ "compress", GW_FIELD_TEXT, .choices = "auto|off|lz4|zstd" },
 	{ "tracing", GW_FIELD_TEXT, .choices = "auto|async|sync" },
 	{ "reason", GW_FIELD_TEXT, .min = 0, .max = 1000 },
 	{ NULL },

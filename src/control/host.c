@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The host daemon: its table of VMs, taking them over at start, and noticing when one ends. */
 #include <dirent.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -12,6 +13,7 @@
 #include "control/host_internal.h"
 #include "memory/demand.h"
 #include "control/thp.h"
+#include "memory/huge.h"
 
 struct gw_host_vm *gw_host_find_vm(struct gw_host *h, const char *name)
 {
@@ -237,6 +239,26 @@ static bool take_over_owed(struct gw_host *h, struct gw_host_vm *v)
 	return true;
 }
 
+/* A daemon that died while it traced a guest has left its huge mappings split. */
+static void restore_huge(struct gw_host_vm *v)
+{
+	struct gw_ram_region regions[GW_RAM_REGIONS_MAX];
+	unsigned n = 0;
+
+	if (v->record.state != GW_RECORD_MIGRATING || v->def->backing != GW_BACKING_THP ||
+	    v->vm->ops->ram(v->vm, regions, &n, NULL) < 0)
+		return;
+	for (unsigned i = 0; i < n; i++) {
+		gw_autofd int fd = open(regions[i].path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+		struct gw_bitmap all = { .words = NULL };
+
+		if (fd < 0 || gw_bitmap_init(&all, regions[i].size_bytes / GW_HUGE_BYTES) < 0)
+			continue;
+		gw_bitmap_set_range(&all, 0, all.nbits);
+		(void)gw_huge_restore(v->vm->ops->pid(v->vm), fd, regions[i].hva, &all);
+	}
+}
+
 static void take_over(struct gw_host *h, struct gw_host_vm *v)
 {
 	enum gw_vm_status status = GW_VM_DEAD;
@@ -247,6 +269,8 @@ static void take_over(struct gw_host *h, struct gw_host_vm *v)
 		gw_host_watch_vm(h, v);
 	if (take_over_owed(h, v))
 		return;
+	if (v->vm)
+		restore_huge(v);
 	if (r == 0) {
 		gw_qemu_configure_adopted(v->vm);
 		r = v->vm->ops->status(v->vm, &status, &err);

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "control/host_internal.h"
 #include "transport/peer.h"
+#include "wire/wire.h"
 
 #define CONNECTIONS_MAX 256
 #define GREETING_NS (5 * GW_NS_PER_S)
@@ -331,6 +332,7 @@ static void serve_control(struct gw_host *h, int fd, const struct gw_wire_hello 
 	struct gw_wire_frame f;
 	json_t *prepare = NULL;
 
+	config.features = le32toh(hello->features) & GW_WIRE_FEATURES;
 	if (gw_peer_welcome(fd, hello, w) < 0 || gw_peer_recv(fd, &f, &body, w, &err) < 0) {
 		close(fd);
 		return;

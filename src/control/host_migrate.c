@@ -14,6 +14,7 @@
 
 #define CHANNELS_DEFAULT 2
 #define BANDWIDTH_MIN_Bps (1u << 20)
+#define DELTA_CACHE_PART 20 /* of the VM's memory at most */
 
 struct job_run {
 	struct gw_host *host;
@@ -66,8 +67,9 @@ static int parse_limits(const json_t *request, struct gw_out_config *c, struct g
 	static const char *const stalls[] = { "throttle", "switch", "stay" };
 	static const char *const tracings[] = { "auto", "async", "sync" };
 	json_int_t downtime, bandwidth, channels, passes;
+	static const char *const packings[] = { "auto", "off", "lz4", "zstd" }; /* as enum gw_compress_policy */
 	const char *mode = json_string_value(json_object_get(request, "mode"));
-	int stall, tracing;
+	int stall, tracing, packing;
 
 	gw_convergence_defaults(&c->convergence);
 	downtime = integer(request, "max_downtime_ns", c->convergence.max_downtime_ns);
@@ -76,7 +78,8 @@ static int parse_limits(const json_t *request, struct gw_out_config *c, struct g
 	passes = integer(request, "max_passes", c->convergence.max_passes);
 	stall = word_index("on_stall", json_string_value(json_object_get(request, "on_stall")), stalls, 3, err);
 	tracing = word_index("tracing", json_string_value(json_object_get(request, "tracing")), tracings, 3, err);
-	if (stall < 0 || tracing < 0)
+	packing = word_index("compress", json_string_value(json_object_get(request, "compress")), packings, 4, err);
+	if (stall < 0 || tracing < 0 || packing < 0)
 		return -EINVAL;
 	if (mode && gw_mode_parse(mode, &c->convergence.mode) < 0)
 		return gw_error_set(err, EINVAL, "mode: '%s' is none of %s", mode, GW_MODE_WORDS);
@@ -97,6 +100,7 @@ static int parse_limits(const json_t *request, struct gw_out_config *c, struct g
 	c->weight = (unsigned)integer(request, "weight", GW_WEIGHT_DEFAULT);
 	c->channels = (unsigned)channels;
 	c->tracing = (enum gw_trace_mode)tracing;
+	c->compress = (enum gw_compress_policy)packing;
 	c->verify = json_is_true(json_object_get(request, "verify"));
 	return parse_threshold(json_string_value(json_object_get(request, "threshold")), &c->convergence, err);
 }
@@ -264,6 +268,7 @@ static void fill_config(struct gw_host *h, struct gw_host_vm *v, struct gw_out_c
 	c->self_name = h->config->name;
 	c->self_port = h->port;
 	c->shared = &h->bandwidth;
+	c->delta_cache_bytes = GW_MIN(h->config->delta_cache_bytes, v->def->memory_bytes / DELTA_CACHE_PART);
 	c->prepare_timeout_ns = h->config->prepare_timeout_ns;
 	c->switch_timeout_ns = h->config->switch_timeout_ns;
 	c->idle_timeout_ns = h->config->idle_timeout_ns;

@@ -20,63 +20,124 @@ static const char *duration_of(char *buf, size_t len, const json_t *object, cons
 	return gw_format_duration(buf, len, gw_json_int(object, key, -1));
 }
 
-/* The sums below the passes; what left over or dirtied in each does not add up. */
-static void passes_total(struct gw_table *t, const json_t *passes)
+/* The columns of the passes. */
+enum cell { NUMBER, SIZE, DURATION, RATE, TEXT };
+
+static const struct pass_column {
+	struct gw_column column;
+	const char *key;
+	enum cell cell;
+	bool sum;         /* what left over or dirtied in each does not add up */
+	bool packed_only; /* only of interest where something was packed */
+} pass_columns[] = {
+	{ { "PASS", true }, "pass", NUMBER },
+	{ { "PAGES", true }, "pages", NUMBER, .sum = true },
+	{ { "ZERO", true }, "zero_pages", NUMBER, .sum = true },
+	{ { "PACKED", true }, "packed_pages", NUMBER, .sum = true, .packed_only = true },
+	{ { "DELTA", true }, "delta_pages", NUMBER, .sum = true, .packed_only = true },
+	{ { "BYTES", true }, "wire_bytes", SIZE, .sum = true },
+	{ { "SAVED", true }, "saved_bytes", SIZE, .sum = true, .packed_only = true },
+	{ { "TIME", true }, "duration_ns", DURATION, .sum = true },
+	{ { "SCAN", true }, "scan_ns", DURATION, .sum = true },
+	{ { "RATE", true }, "rate_Bps", RATE },
+	{ { "LEFT", true }, "left_bytes", SIZE },
+	{ { "DIRTY RATE", true }, "dirty_rate_Bps", RATE },
+	{ { "DECISION", false }, "decision", TEXT },
+};
+
+static void number_cell(struct gw_table *t, enum cell cell, int64_t v)
 {
-	static const char *const keys[] = { "pages", "zero_pages", "wire_bytes", "duration_ns", "scan_ns" };
-	int64_t sums[GW_ARRAY_SIZE(keys)] = { 0 };
 	char buf[32];
+
+	switch (cell) {
+	case SIZE:
+		gw_table_cell(t, "%s", gw_format_size(buf, sizeof(buf), (uint64_t)v));
+		break;
+	case DURATION:
+		gw_table_cell(t, "%s", gw_format_duration(buf, sizeof(buf), v));
+		break;
+	case RATE:
+		gw_table_cell(t, "%s", gw_format_rate(buf, sizeof(buf), (uint64_t)v));
+		break;
+	default:
+		gw_table_cell(t, "%lld", (long long)v);
+	}
+}
+
+static int64_t sum_of(const json_t *passes, const char *key)
+{
+	int64_t sum = 0;
+	size_t i;
+	json_t *p;
+
+	json_array_foreach(passes, i, p)
+		sum += gw_json_int(p, key, 0);
+	return sum;
+}
+
+static void fill_passes(struct gw_table *t, const json_t *passes, const struct pass_column *const *columns, size_t n)
+{
 	size_t i, k;
 	json_t *p;
 
 	json_array_foreach(passes, i, p)
-		for (k = 0; k < GW_ARRAY_SIZE(keys); k++)
-			sums[k] += gw_json_int(p, keys[k], 0);
+		for (k = 0; k < n; k++) {
+			if (columns[k]->cell == TEXT)
+				gw_table_cell(t, "%s", gw_json_text(p, columns[k]->key));
+			else
+				number_cell(t, columns[k]->cell,
+				            gw_json_int(p, columns[k]->key,
+				                        k == 0 ? (int64_t)i + 1 : columns[k]->cell == DURATION ? -1 : 0));
+		}
 	gw_table_cell(t, "all");
-	gw_table_cell(t, "%lld", (long long)sums[0]);
-	gw_table_cell(t, "%lld", (long long)sums[1]);
-	gw_table_cell(t, "%s", gw_format_size(buf, sizeof(buf), (uint64_t)sums[2]));
-	gw_table_cell(t, "%s", gw_format_duration(buf, sizeof(buf), sums[3]));
-	gw_table_cell(t, "%s", gw_format_duration(buf, sizeof(buf), sums[4]));
-	for (k = 0; k < 4; k++)
-		gw_table_cell(t, " ");
+	for (k = 1; k < n; k++) {
+		if (columns[k]->sum)
+			number_cell(t, columns[k]->cell, sum_of(passes, columns[k]->key));
+		else
+			gw_table_cell(t, " ");
+	}
 }
 
 static void print_passes(FILE *out, const json_t *report)
 {
-	static const struct gw_column columns[] = {
-		{ "PASS", true }, { "PAGES", true }, { "ZERO", true }, { "BYTES", true }, { "TIME", true },
-		{ "SCAN", true }, { "RATE", true }, { "LEFT", true }, { "DIRTY RATE", true },
-		{ "DECISION", false },
-	};
-	struct gw_table *t = gw_table_new(columns, GW_ARRAY_SIZE(columns));
 	const json_t *passes = json_object_get(report, "passes");
-	char buf[32];
-	size_t i;
-	json_t *p;
+	bool packed = sum_of(passes, "packed_pages") + sum_of(passes, "delta_pages") > 0;
+	struct gw_column titles[GW_ARRAY_SIZE(pass_columns)];
+	const struct pass_column *columns[GW_ARRAY_SIZE(pass_columns)];
+	struct gw_table *t;
+	size_t n = 0;
 
+	if (json_array_size(passes) == 0)
+		return;
+	for (size_t k = 0; k < GW_ARRAY_SIZE(pass_columns); k++) {
+		if (pass_columns[k].packed_only && !packed)
+			continue;
+		columns[n] = &pass_columns[k];
+		titles[n++] = pass_columns[k].column;
+	}
+	t = gw_table_new(titles, n);
 	if (!t)
 		return;
-	json_array_foreach(passes, i, p) {
-		gw_table_cell(t, "%lld", (long long)gw_json_int(p, "pass", (int64_t)i + 1));
-		gw_table_cell(t, "%lld", (long long)gw_json_int(p, "pages", 0));
-		gw_table_cell(t, "%lld", (long long)gw_json_int(p, "zero_pages", 0));
-		gw_table_cell(t, "%s", size_of(buf, sizeof(buf), p, "wire_bytes"));
-		gw_table_cell(t, "%s", duration_of(buf, sizeof(buf), p, "duration_ns"));
-		gw_table_cell(t, "%s", duration_of(buf, sizeof(buf), p, "scan_ns"));
-		gw_table_cell(t, "%s",
-		              gw_format_rate(buf, sizeof(buf), (uint64_t)gw_json_int(p, "rate_Bps", 0)));
-		gw_table_cell(t, "%s", size_of(buf, sizeof(buf), p, "left_bytes"));
-		gw_table_cell(
-			t, "%s",
-			gw_format_rate(buf, sizeof(buf), (uint64_t)gw_json_int(p, "dirty_rate_Bps", 0)));
-		gw_table_cell(t, "%s", gw_json_text(p, "decision"));
-	}
-	if (json_array_size(passes) > 0) {
-		passes_total(t, passes);
-		gw_table_print(t, out, 2);
-	}
+	fill_passes(t, passes, columns, n);
+	gw_table_print(t, out, 2);
 	gw_table_free(t);
+}
+
+/* How pages were packed, or why they were not. */
+static void print_compression(FILE *out, const json_t *c)
+{
+	char saved[32], text[256];
+
+	if (!json_is_object(c))
+		return;
+	fprintf(out, "  Packing at the end: %s", gw_clean_text(text, sizeof(text), gw_json_text(c, "method")));
+	if (*gw_json_text(c, "reason"))
+		fprintf(out, " (%s)", gw_clean_text(text, sizeof(text), gw_json_text(c, "reason")));
+	if (gw_json_int(c, "packed_pages", 0) + gw_json_int(c, "delta_pages", 0) > 0)
+		fprintf(out, "; %lld pages packed, %lld as differences, %lld raw, %s saved",
+		        (long long)gw_json_int(c, "packed_pages", 0), (long long)gw_json_int(c, "delta_pages", 0),
+		        (long long)gw_json_int(c, "raw_pages", 0), size_of(saved, sizeof(saved), c, "saved_bytes"));
+	putc('\n', out);
 }
 
 static void phase_row(struct gw_table *t, const char *name, gw_time_ns ns, gw_time_ns whole)
@@ -166,6 +227,7 @@ void gw_render_report(FILE *out, const json_t *report)
 	if (*gw_json_text(report, "decision"))
 		fprintf(out, "  Switched because: %s\n",
 		        gw_clean_text(text, sizeof(text), gw_json_text(report, "decision")));
+	print_compression(out, json_object_get(report, "compression"));
 	print_phases(out, "Downtime", json_object_get(report, "downtime"),
 	             gw_json_int(report, "downtime_ns", -1));
 	print_phases(out, "Set-up", json_object_get(report, "setup"), -1);

@@ -76,6 +76,8 @@ struct gw_pass_stats {
 	uint64_t pages;           /* 4 KiB pages handled in this pass, zero pages included */
 	uint64_t zero_pages;
 	uint64_t wire_bytes;      /* on the wire in this pass */
+	uint64_t delta_pages, packed_pages; /* sent as a difference; packed */
+	const char *compression;  /* static text: how most of the packed ones were; NULL: none were */
 	gw_time_ns duration_ns;   /* scan included */
 	gw_time_ns scan_ns;
 	uint64_t left_bytes;      /* owed: dirtied since the pass began, or held back in it */

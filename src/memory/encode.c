@@ -3,6 +3,7 @@
 #include "memory/encode.h"
 
 #include <endian.h>
+#include <string.h>
 
 #include "base/cleanup.h"
 
@@ -34,7 +35,7 @@ static uint64_t add_pages(struct gw_batch *b, const struct gw_ram *ram, uint64_t
 		b->runs[(*n_runs)++] = (struct gw_wire_run){
 			.first_page = htole64(first + done),
 			.n_pages = htole32((uint32_t)len),
-			.kind = htole32(zero ? GW_WIRE_RUN_ZERO : GW_WIRE_RUN_RAW),
+			.kind = htole16(zero ? GW_WIRE_RUN_ZERO : GW_WIRE_RUN_RAW),
 		};
 		if (zero) {
 			b->zero_pages += len;
@@ -47,8 +48,15 @@ static uint64_t add_pages(struct gw_batch *b, const struct gw_ram *ram, uint64_t
 	return done;
 }
 
-static void finish(struct gw_batch *b, uint16_t kind, uint32_t region, uint32_t pass, unsigned n_runs,
-                   uint64_t payload_pages)
+void gw_batch_begin(struct gw_batch *b)
+{
+	b->pages = b->zero_pages = b->delta_pages = 0;
+	memset(b->packed_pages, 0, sizeof(b->packed_pages));
+	b->n_iov = 2;
+}
+
+void gw_batch_finish(struct gw_batch *b, uint16_t kind, uint32_t region, uint32_t pass, unsigned n_runs,
+                     uint64_t payload_bytes)
 {
 	b->region = region;
 	b->header = (struct gw_wire_batch){
@@ -57,40 +65,42 @@ static void finish(struct gw_batch *b, uint16_t kind, uint32_t region, uint32_t 
 		.n_runs = htole16((uint16_t)n_runs),
 		.region = htole32(region),
 		.pass = htole32(pass),
-		.payload_bytes = htole64(payload_pages << GW_PAGE_SHIFT),
+		.payload_bytes = htole64(payload_bytes),
 	};
 	b->iov[0] = (struct iovec){ &b->header, sizeof(b->header) };
 	b->iov[1] = (struct iovec){ b->runs, n_runs * sizeof(b->runs[0]) };
-	b->wire_bytes = sizeof(b->header) + n_runs * sizeof(b->runs[0]) + (payload_pages << GW_PAGE_SHIFT);
+	b->wire_bytes = sizeof(b->header) + n_runs * sizeof(b->runs[0]) + payload_bytes;
+}
+
+bool gw_encode_find(struct gw_encode_cursor *c, uint64_t *ret_first, uint64_t *ret_n)
+{
+	const uint64_t stripe = GW_WIRE_STRIPE_PAGES;
+
+	while (c->at < c->ram->n_pages) {
+		uint64_t stripe_end = (c->at / stripe + 1) * stripe;
+
+		if (gw_wire_channel_of(c->at, c->channels) == c->channel &&
+		    gw_bitmap_next_run(c->pages, c->at, GW_MIN(stripe_end, c->ram->n_pages), stripe, ret_first, ret_n))
+			return true;
+		c->at = stripe_end;
+	}
+	return false;
 }
 
 bool gw_encode_next(struct gw_encode_cursor *c, struct gw_batch *b)
 {
-	const uint64_t stripe = GW_WIRE_STRIPE_PAGES;
 	unsigned n_runs = 0;
-	uint64_t payload_pages = 0;
+	uint64_t payload_pages = 0, first, n;
 
-	b->pages = b->zero_pages = 0;
-	b->n_iov = 2;
-	while (c->at < c->ram->n_pages && n_runs < GW_WIRE_RUNS_MAX && payload_pages < GW_WIRE_BATCH_PAGES_MAX) {
-		uint64_t stripe_end = (c->at / stripe + 1) * stripe;
-		size_t first, n;
-
-		if (gw_wire_channel_of(c->at, c->channels) != c->channel) {
-			c->at = stripe_end;
-			continue;
-		}
-		if (!gw_bitmap_next_run(c->pages, c->at, GW_MIN(stripe_end, c->ram->n_pages), stripe, &first, &n)) {
-			c->at = stripe_end;
-			continue;
-		}
+	gw_batch_begin(b);
+	while (n_runs < GW_WIRE_RUNS_MAX && payload_pages < GW_WIRE_BATCH_PAGES_MAX && gw_encode_find(c, &first, &n)) {
 		n = add_pages(b, c->ram, first, n, false, &n_runs, &payload_pages);
 		b->pages += n;
 		c->at = first + n;
 	}
 	if (n_runs == 0)
 		return false;
-	finish(b, GW_WIRE_BATCH_PAGES, c->region, c->pass, n_runs, payload_pages);
+	gw_batch_finish(b, GW_WIRE_BATCH_PAGES, c->region, c->pass, n_runs, payload_pages << GW_PAGE_SHIFT);
 	return true;
 }
 
@@ -102,18 +112,17 @@ void gw_encode_owed(struct gw_batch *b, const struct gw_ram *ram, uint32_t regio
 	unsigned n_runs = 0;
 	size_t at = 0, first, n;
 
-	b->pages = b->zero_pages = 0;
-	b->n_iov = 2;
+	gw_batch_begin(b);
 	while (gw_bitmap_next_run(&pages, at, pages.nbits, pages.nbits, &first, &n)) {
 		b->pages += add_pages(b, ram, base + first, n, whole, &n_runs, &payload_pages);
 		at = first + n;
 	}
-	finish(b, GW_WIRE_BATCH_OWED, region, 0, n_runs, payload_pages);
+	gw_batch_finish(b, GW_WIRE_BATCH_OWED, region, 0, n_runs, payload_pages << GW_PAGE_SHIFT);
 }
 
 void gw_encode_barrier(struct gw_batch *b, uint32_t pass)
 {
-	b->pages = b->zero_pages = 0;
+	gw_batch_begin(b);
 	b->n_iov = 1;
-	finish(b, GW_WIRE_BATCH_BARRIER, 0, pass, 0, 0);
+	gw_batch_finish(b, GW_WIRE_BATCH_BARRIER, 0, pass, 0, 0);
 }

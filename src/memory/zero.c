@@ -19,7 +19,7 @@ CLONES bool gw_page_is_zero(const void *page)
 	const vec *v = page;
 	const uint64_t *w = page;
 
-	if (w[0] | w[GW_PAGE_BYTES / 16] | w[GW_PAGE_BYTES / 8 - 1])
+	if (w[0] || (w[GW_PAGE_BYTES / 16] | w[GW_PAGE_BYTES / 8 - 1])) /* three cache lines only where one says nothing */
 		return false;
 	for (size_t i = 0; i < GW_PAGE_BYTES / sizeof(vec); i += 8) {
 		vec a = v[i] | v[i + 1] | v[i + 2] | v[i + 3] | v[i + 4] | v[i + 5] | v[i + 6] | v[i + 7];

@@ -36,6 +36,11 @@ struct gw_report {
 	gw_time_ns downtime_ns; /* stop begun -> the target confirmed that it runs */
 
 	enum gw_mode mode; /* what it came to; AUTO: not decided yet */
+
+	struct gw_pass_stats sent;  /* of all passes: pages by kind */
+	const char *compression;    /* at the end, static text; NULL: it did not come to sending */
+	char compression_why[160];
+
 	char why[160];     /* the convergence policy's last word */
 	unsigned n_passes; /* passes beyond the table are counted in it but not listed */
 	struct gw_pass_stats passes[GW_REPORT_PASSES_MAX];

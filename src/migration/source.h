@@ -5,6 +5,7 @@
 
 #include <jansson.h>
 
+#include "engine/compress.h"
 #include "engine/convergence.h"
 #include "engine/handover.h"
 #include "hypervisor/hypervisor.h"
@@ -32,6 +33,8 @@ struct gw_out_config {
 	struct gw_bandwidth *shared; /* of all migrations of this host, alive until gw_out_free; NULL: no limit */
 	unsigned weight;             /* in it; 0: the default */
 	unsigned channels;
+	enum gw_compress_policy compress;
+	uint64_t delta_cache_bytes;
 	enum gw_trace_mode tracing;
 	bool verify;
 	gw_time_ns deadline; /* no COMMIT after it; GW_TIME_NEVER for none */

@@ -92,6 +92,8 @@ static int start_sender(struct gw_out *o, struct gw_error *err)
 		.bandwidth_Bps = o->config.bandwidth_Bps,
 		.shared = o->config.shared,
 		.weight = o->config.weight,
+		.compress = o->features & GW_WIRE_FEATURE_PACKED ? o->config.compress : GW_COMPRESS_NEVER,
+		.delta_cache_bytes = o->config.delta_cache_bytes,
 		.wait = o->wait,
 	};
 
@@ -180,6 +182,23 @@ int gw_out_finish_pass(struct gw_out *o, struct gw_sender_stats *ret, struct gw_
 	return r;
 }
 
+void gw_out_fill_stats(struct gw_pass_stats *s, const struct gw_sender_stats *sent)
+{
+	enum gw_compress_method most = GW_COMPRESS_OFF;
+
+	s->pages = sent->pages;
+	s->zero_pages = sent->zero_pages;
+	s->wire_bytes = sent->wire_bytes;
+	s->delta_pages = sent->delta_pages;
+	s->packed_pages = 0;
+	for (enum gw_compress_method m = GW_COMPRESS_LZ4; m < GW_COMPRESS_METHODS; m++) {
+		s->packed_pages += sent->packed_pages[m];
+		if (sent->packed_pages[m] > sent->packed_pages[most])
+			most = m;
+	}
+	s->compression = most == GW_COMPRESS_OFF ? NULL : gw_compress_method_name(most);
+}
+
 static void note_pass(struct gw_out *o, const struct gw_pass_stats *s, const struct gw_decision *d)
 {
 	{
@@ -265,9 +284,7 @@ static int one_pass(struct gw_out *o, struct gw_decision *ret, struct gw_error *
 	if (r < 0)
 		return r;
 	s.pass = o->pass;
-	s.pages = sent.pages;
-	s.zero_pages = sent.zero_pages;
-	s.wire_bytes = sent.wire_bytes;
+	gw_out_fill_stats(&s, &sent);
 	s.duration_ns = gw_now_ns() - began;
 	gw_convergence_decide(&o->convergence, &s, ret);
 	note_pass(o, &s, ret);

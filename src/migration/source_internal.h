@@ -26,6 +26,7 @@ struct gw_out {
 
 	/* the running thread's */
 	int control_fd;
+	uint32_t features; /* that both hosts have */
 	int *channel_fds;
 	uint8_t token[16];
 	struct gw_ram_region regions[GW_RAM_REGIONS_MAX];
@@ -103,6 +104,7 @@ void gw_out_begin_pass(struct gw_out *o);
 int gw_out_finish_pass(struct gw_out *o, struct gw_sender_stats *ret, struct gw_error *err);
 /* The guest at full speed again. A pause does as much. */
 void gw_out_unthrottle(struct gw_out *o); /* source_copy.c */
+void gw_out_fill_stats(struct gw_pass_stats *s, const struct gw_sender_stats *sent);
 
 /* source_postcopy.c: the list of what is owed (o->pending); demands are served, the background waits; a new link in
  * place of a lost one, and all that the target lacks pushed over it; serving until *ret says what happened. */
@@ -112,7 +114,7 @@ int gw_out_recover(struct gw_out *o, struct gw_error *err);
 int gw_out_serve(struct gw_out *o, enum gw_source_event *ret, struct gw_error *err);
 
 /* source_setup.c */
-int gw_out_connect(struct gw_out *o, enum gw_wire_role role, int *ret_fd, struct gw_error *err);
+int gw_out_connect(struct gw_out *o, enum gw_wire_role role, int *ret_fd, uint32_t *ret_features, struct gw_error *err);
 int gw_out_open_channels(struct gw_out *o, unsigned n, struct gw_error *err);
 /* Ends connections, threads and tracing; RAM stays mapped. */
 void gw_out_close_links(struct gw_out *o);

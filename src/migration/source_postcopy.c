@@ -166,7 +166,7 @@ static int recover(struct gw_out *o, struct gw_error *err)
 	lose_link(o);
 	if (o->n_regions == 0 && (!o->config.vm || gw_out_map_ram(o, NULL) < 0))
 		return gw_error_set(err, ENODATA, "the guest's memory on this host is gone");
-	r = gw_out_connect(o, GW_WIRE_ROLE_RECOVER, &o->control_fd, err);
+	r = gw_out_connect(o, GW_WIRE_ROLE_RECOVER, &o->control_fd, NULL, err);
 	if (r == 0)
 		r = gw_peer_expect_json(o->control_fd, GW_WIRE_RECOVER, &reply, &o->wait_decided, err);
 	if (r == 0)

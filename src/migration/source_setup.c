@@ -15,13 +15,13 @@
 #define CONNECT_NS (5 * GW_NS_PER_S)
 
 static int connect_and_greet(const char *address, const struct gw_wire_hello *hello, const struct gw_wait *w,
-                             int *ret_fd, struct gw_error *err)
+                             int *ret_fd, uint32_t *ret_features, struct gw_error *err)
 {
 	gw_autofd int fd = -1;
 	int r = gw_tcp_connect(address, GW_WIRE_PORT, w, &fd, err);
 
 	if (r == 0)
-		r = gw_peer_hello(fd, hello, w, err);
+		r = gw_peer_hello(fd, hello, ret_features, w, err);
 	if (r < 0)
 		return r;
 	*ret_fd = gw_steal_fd(&fd);
@@ -66,6 +66,11 @@ static json_t *regions_json(const struct gw_out *o)
 	return a;
 }
 
+static bool wants_postcopy(const struct gw_out *o)
+{
+	return o->config.convergence.mode != GW_MODE_PRECOPY && (o->features & GW_WIRE_FEATURE_POSTCOPY);
+}
+
 static int send_prepare(struct gw_out *o, struct gw_error *err)
 {
 	json_t *j = json_deep_copy(o->config.prepare);
@@ -79,7 +84,7 @@ static int send_prepare(struct gw_out *o, struct gw_error *err)
 	json_object_set_new(j, "source_port", json_integer(o->config.self_port));
 	json_object_set_new(j, "channels", json_integer(o->config.channels));
 	json_object_set_new(j, "regions", regions_json(o));
-	json_object_set_new(j, "postcopy", json_boolean(o->config.convergence.mode != GW_MODE_PRECOPY));
+	json_object_set_new(j, "postcopy", json_boolean(wants_postcopy(o)));
 	json_object_set_new(j, "all_owed", json_boolean(o->config.convergence.mode == GW_MODE_POSTCOPY));
 	r = gw_peer_send_json(o->control_fd, GW_WIRE_PREPARE, j, &o->wait, err);
 	json_decref(j);
@@ -125,13 +130,13 @@ static int send_layout(struct gw_out *o, struct gw_error *err)
 	return gw_peer_send(o->control_fd, GW_WIRE_LAYOUT, e, n * sizeof(*e), &o->wait, err);
 }
 
-int gw_out_connect(struct gw_out *o, enum gw_wire_role role, int *ret_fd, struct gw_error *err)
+int gw_out_connect(struct gw_out *o, enum gw_wire_role role, int *ret_fd, uint32_t *ret_features, struct gw_error *err)
 {
 	struct gw_wait w = { .cancel_fd = o->cancel_fd, .idle_ns = CONNECT_NS };
 	struct gw_wire_hello hello;
 
 	gw_wire_hello_init(&hello, role, &o->config.id);
-	return connect_and_greet(o->config.target_address, &hello, &w, ret_fd, err);
+	return connect_and_greet(o->config.target_address, &hello, &w, ret_fd, ret_features, err);
 }
 
 int gw_out_open_channels(struct gw_out *o, unsigned n, struct gw_error *err)
@@ -150,7 +155,7 @@ int gw_out_open_channels(struct gw_out *o, unsigned n, struct gw_error *err)
 		int r;
 
 		hello.channel = htole16((uint16_t)i);
-		r = connect_and_greet(o->config.target_address, &hello, &o->wait, &o->channel_fds[i], err);
+		r = connect_and_greet(o->config.target_address, &hello, &o->wait, &o->channel_fds[i], NULL, err);
 		if (r < 0)
 			return r;
 	}
@@ -177,7 +182,7 @@ static int await_prepared(struct gw_out *o, struct gw_error *err)
 	if (r < 0)
 		return gw_error_set(err, EPROTO, "PREPARED message from the other host is malformed");
 	memcpy(o->token, token.bytes, sizeof(o->token));
-	o->config.convergence.postcopy_possible = postcopy;
+	o->config.convergence.postcopy_possible = postcopy && wants_postcopy(o);
 	return 0;
 }
 
@@ -188,7 +193,7 @@ int gw_out_prepare(struct gw_out *o, struct gw_error *err)
 
 	if (r < 0)
 		return r;
-	r = gw_out_connect(o, GW_WIRE_ROLE_CONTROL, &o->control_fd, err);
+	r = gw_out_connect(o, GW_WIRE_ROLE_CONTROL, &o->control_fd, &o->features, err);
 	if (r < 0)
 		return r;
 	t1 = gw_now_ns();
@@ -256,6 +261,11 @@ void gw_out_close_links(struct gw_out *o)
 			gw_sender_progress(o->sender, &s);
 			o->progress.transferred_bytes += s.wire_bytes;
 			o->report.wire_bytes += s.wire_bytes;
+			gw_out_fill_stats(&o->report.sent, &s);
+			o->report.compression = gw_compress_method_name(gw_sender_compression(o->sender, o->report.compression_why));
+			if (!(o->features & GW_WIRE_FEATURE_PACKED))
+				snprintf(o->report.compression_why, sizeof(o->report.compression_why),
+				         "the other host's version cannot unpack");
 			o->sender_live = false;
 		}
 	}
@@ -305,7 +315,7 @@ int gw_out_tell(struct gw_out *o, uint32_t value, enum gw_source_event *ret, str
 	int r;
 
 	gw_wire_hello_init(&hello, GW_WIRE_ROLE_TELL, &o->config.id);
-	r = connect_and_greet(o->config.target_address, &hello, &w, &fd, err);
+	r = connect_and_greet(o->config.target_address, &hello, &w, &fd, NULL, err);
 	if (r == 0)
 		r = gw_peer_send(fd, GW_WIRE_ANSWER, &a, sizeof(a), &w, err);
 	if (r == 0)
@@ -325,7 +335,7 @@ int gw_out_preflight(const char *target_address, const json_t *prepare, gw_time_
 	int r;
 
 	gw_wire_hello_init(&hello, GW_WIRE_ROLE_CONTROL, NULL);
-	r = connect_and_greet(target_address, &hello, &w, &fd, err);
+	r = connect_and_greet(target_address, &hello, &w, &fd, NULL, err);
 	if (r == 0)
 		r = gw_peer_send_json(fd, GW_WIRE_PREFLIGHT, prepare, &w, err);
 	if (r == 0)

@@ -148,10 +148,8 @@ static int finish_last_pages(struct gw_out *o, struct gw_error *err)
 	if (o->report.n_passes < GW_REPORT_PASSES_MAX) {
 		struct gw_pass_stats *s = &o->report.passes[o->report.n_passes];
 
-		*s = (struct gw_pass_stats){
-			.pass = o->pass, .pages = sent.pages, .zero_pages = sent.zero_pages,
-			.wire_bytes = sent.wire_bytes, .duration_ns = gw_now_ns() - o->pass_began,
-		};
+		*s = (struct gw_pass_stats){ .pass = o->pass, .duration_ns = gw_now_ns() - o->pass_began };
+		gw_out_fill_stats(s, &sent);
 		snprintf(o->report.decisions[o->report.n_passes].reason,
 		         sizeof(o->report.decisions[0].reason), "last pages, guest paused");
 		o->report.n_passes++;

@@ -184,7 +184,7 @@ static int ask_once(struct gw_in *in, uint32_t *ret_answer, struct gw_error *err
 	gw_wire_hello_init(&hello, GW_WIRE_ROLE_ASK, &in->config.id);
 	hello.channel = htole16(in->machine.whole);
 	if (r == 0)
-		r = gw_peer_hello(fd, &hello, &w, err);
+		r = gw_peer_hello(fd, &hello, NULL, &w, err);
 	if (r == 0)
 		r = gw_peer_expect(fd, GW_WIRE_ANSWER, &f, &body, &w, err);
 	if (r < 0)

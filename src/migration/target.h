@@ -40,6 +40,7 @@ struct gw_in_hooks {
 
 struct gw_in_config {
 	struct gw_wire_id id;
+	uint32_t features; /* that both hosts have */
 	const struct gw_in_hooks *hooks;
 	void *hooks_arg;
 	gw_time_ns switch_timeout_ns, idle_timeout_ns;

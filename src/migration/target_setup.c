@@ -29,7 +29,8 @@ static int parse_regions(struct gw_in *in, struct gw_error *err)
 		return bad_prepare("regions", err);
 	if (channels < 1 || channels > GW_WIRE_CHANNELS_MAX)
 		return bad_prepare("channels", err);
-	in->wire_ram = (struct gw_wire_ram){ .n_regions = (uint32_t)n, .channels = (uint32_t)channels };
+	in->wire_ram = (struct gw_wire_ram){ .n_regions = (uint32_t)n, .channels = (uint32_t)channels,
+	                                      .features = in->config.features };
 	for (size_t i = 0; i < n; i++) {
 		json_int_t size = json_integer_value(json_object_get(json_array_get(regions, i), "size_bytes"));
 		json_int_t page = json_integer_value(json_object_get(json_array_get(regions, i), "page_size_bytes"));

@@ -69,11 +69,14 @@ static int take_turn(struct gw_rate *r, uint64_t bytes, const struct gw_wait *w)
 
 int gw_rate_take(struct gw_rate *r, uint64_t bytes, const struct gw_wait *w)
 {
+	gw_time_ns began = w->waited_ns && (r->Bps || r->shared) ? gw_now_ns() : 0;
 	int error = 0;
 
 	if (r->Bps)
 		error = sleep_until(book(r, bytes, gw_now_ns()), w);
 	if (error == 0 && r->shared)
 		error = take_turn(r, bytes, w);
+	if (began)
+		*w->waited_ns += gw_now_ns() - began;
 	return error;
 }

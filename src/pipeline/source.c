@@ -14,6 +14,7 @@
 #include "base/cleanup.h"
 #include "base/fault.h"
 #include "memory/encode.h"
+#include "pipeline/meter.h"
 #include "pipeline/rate.h"
 #include "pipeline/write.h"
 
@@ -25,6 +26,9 @@ struct channel {
 	pthread_t thread;
 	/* thread-local */
 	struct gw_batch batch;
+	struct gw_encode_packed packed;
+	struct gw_meter meter;
+	struct gw_wait wait; /* the sender's, counted by the meter */
 	bool no_sendfile;
 };
 
@@ -38,7 +42,7 @@ struct gw_sender {
 	struct gw_sender_stats before; /* the caller's: totals when the pass began */
 
 	/* any thread */
-	atomic_uint_fast64_t pages, zero_pages, wire_bytes;
+	atomic_uint_fast64_t pages, zero_pages, delta_pages, packed_pages[GW_COMPRESS_METHODS], wire_bytes;
 	atomic_uint_fast64_t awaited; /* `done` is signalled when `pages` gets there */
 
 	pthread_mutex_t lock;
@@ -49,26 +53,46 @@ struct gw_sender {
 	unsigned busy; /* threads that have not finished it */
 	int error;     /* first failure of any thread */
 	bool quit;
+	enum gw_compress_method method; /* of the first channel */
+	char why[GW_SENDER_WHY_MAX];
 };
 
-static int send_batch(struct gw_sender *s, struct channel *c)
+static void count(struct gw_sender *s, const struct gw_batch *b)
 {
-	struct gw_batch *b = &c->batch;
-	int r = gw_rate_take(&s->rate, b->wire_bytes, &s->wait);
-	uint64_t before, awaited;
+	uint64_t before = atomic_fetch_add(&s->pages, b->pages), awaited = atomic_load(&s->awaited);
 
-	if (r == 0)
-		r = gw_batch_write(b, &s->ram[b->region], c->fd, &c->no_sendfile, &s->wait);
-	if (r < 0)
-		return r;
-	before = atomic_fetch_add(&s->pages, b->pages);
-	awaited = atomic_load(&s->awaited);
 	if (before < awaited && before + b->pages >= awaited) {
 		GW_LOCKED(&s->lock);
 		pthread_cond_signal(&s->done);
 	}
 	atomic_fetch_add_explicit(&s->zero_pages, b->zero_pages, memory_order_relaxed);
 	atomic_fetch_add_explicit(&s->wire_bytes, b->wire_bytes, memory_order_relaxed);
+	if (b->delta_pages)
+		atomic_fetch_add_explicit(&s->delta_pages, b->delta_pages, memory_order_relaxed);
+	for (unsigned m = 1; m < GW_COMPRESS_METHODS; m++)
+		if (b->packed_pages[m])
+			atomic_fetch_add_explicit(&s->packed_pages[m], b->packed_pages[m], memory_order_relaxed);
+}
+
+static void show_compression(struct gw_sender *s, const struct channel *c)
+{
+	GW_LOCKED(&s->lock);
+	s->method = c->packed.compress.method;
+	memcpy(s->why, c->packed.compress.reason, sizeof(s->why));
+}
+
+static int send_batch(struct gw_sender *s, struct channel *c)
+{
+	struct gw_batch *b = &c->batch;
+	int r = gw_rate_take(&s->rate, b->wire_bytes, &c->wait);
+
+	if (r == 0)
+		r = gw_batch_write(&c->batch, &s->ram[c->batch.region], c->fd, &c->no_sendfile, &c->wait);
+	if (r < 0)
+		return r;
+	count(s, b);
+	if (gw_meter_sent(&c->meter, c->fd, &c->packed, b) && c->index == 0)
+		show_compression(s, c);
 	return 0;
 }
 
@@ -80,13 +104,14 @@ static bool stopped(struct gw_sender *s)
 
 static int send_pass(struct gw_sender *s, struct channel *c, uint32_t pass, const struct gw_bitmap *bitmaps)
 {
+	gw_meter_begin(&c->meter);
 	for (unsigned i = 0; i < s->n_regions; i++) {
 		struct gw_encode_cursor cursor = {
 			.ram = &s->ram[i], .pages = &bitmaps[i], .region = i, .pass = pass,
 			.channel = c->index, .channels = s->n_channels,
 		};
 
-		while (gw_encode_next(&cursor, &c->batch)) {
+		while (gw_encode_packed_next(&c->packed, &cursor, &c->batch)) {
 			int r = stopped(s) ? -ECANCELED : gw_fault("source-pass-middle");
 
 			if (r == 0)
@@ -128,8 +153,9 @@ static void *channel_thread(void *arg)
 	return NULL;
 }
 
-static int start_threads(struct gw_sender *s, const int *fds)
+static int start_threads(struct gw_sender *s, const struct gw_sender_config *config)
 {
+	const int *fds = config->channel_fds;
 	int r = 0;
 
 	for (; s->n_started < s->n_channels && r == 0; s->n_started += r == 0) {
@@ -138,8 +164,17 @@ static int start_threads(struct gw_sender *s, const int *fds)
 		c->sender = s;
 		c->index = s->n_started;
 		c->fd = fds[c->index];
-		r = gw_thread_start(&c->thread, NULL, channel_thread, c);
+		c->wait = s->wait;
+		c->wait.waited_ns = &c->meter.blocked_ns;
+		r = gw_encode_packed_init(&c->packed, config->compress, config->delta_cache_bytes, s->n_channels);
+		if (gw_meter_no_link(c->fd))
+			gw_compress_no_link(&c->packed.compress);
+		if (r == 0)
+			r = gw_thread_start(&c->thread, NULL, channel_thread, c);
+		if (r < 0)
+			gw_encode_packed_done(&c->packed);
 	}
+	show_compression(s, &s->channels[0]);
 	return r;
 }
 
@@ -159,7 +194,7 @@ int gw_sender_new(const struct gw_sender_config *config, struct gw_sender **ret,
 	pthread_cond_init(&s->done, NULL);
 	gw_rate_init(&s->rate, config->bandwidth_Bps, config->shared, config->weight);
 	s->channels = calloc(s->n_channels, sizeof(*s->channels));
-	r = s->channels ? start_threads(s, config->channel_fds) : -ENOMEM;
+	r = s->channels ? start_threads(s, config) : -ENOMEM;
 	if (r < 0) {
 		gw_sender_free(s);
 		return gw_error_set_errno(err, r, "cannot start the sending threads");
@@ -203,11 +238,13 @@ int gw_sender_finish(struct gw_sender *s, struct gw_sender_stats *ret, struct gw
 			return gw_error_set_errno(err, s->error, "connection to the other host lost while sending memory");
 	}
 	gw_sender_progress(s, &after);
-	*ret = (struct gw_sender_stats){
-		.pages = after.pages - s->before.pages,
-		.zero_pages = after.zero_pages - s->before.zero_pages,
-		.wire_bytes = after.wire_bytes - s->before.wire_bytes,
-	};
+	after.pages -= s->before.pages;
+	after.zero_pages -= s->before.zero_pages;
+	after.wire_bytes -= s->before.wire_bytes;
+	after.delta_pages -= s->before.delta_pages;
+	for (unsigned m = 0; m < GW_COMPRESS_METHODS; m++)
+		after.packed_pages[m] -= s->before.packed_pages[m];
+	*ret = after;
 	return 0;
 }
 
@@ -224,7 +261,17 @@ void gw_sender_progress(struct gw_sender *s, struct gw_sender_stats *ret)
 		.pages = atomic_load_explicit(&s->pages, memory_order_relaxed),
 		.zero_pages = atomic_load_explicit(&s->zero_pages, memory_order_relaxed),
 		.wire_bytes = atomic_load_explicit(&s->wire_bytes, memory_order_relaxed),
+		.delta_pages = atomic_load_explicit(&s->delta_pages, memory_order_relaxed),
 	};
+	for (unsigned m = 0; m < GW_COMPRESS_METHODS; m++)
+		ret->packed_pages[m] = atomic_load_explicit(&s->packed_pages[m], memory_order_relaxed);
+}
+
+enum gw_compress_method gw_sender_compression(struct gw_sender *s, char ret_why[GW_SENDER_WHY_MAX])
+{
+	GW_LOCKED(&s->lock);
+	memcpy(ret_why, s->why, sizeof(s->why));
+	return s->method;
 }
 
 void gw_sender_uncap(struct gw_sender *s)
@@ -243,6 +290,8 @@ void gw_sender_free(struct gw_sender *s)
 	}
 	for (unsigned i = 0; i < s->n_started; i++)
 		pthread_join(s->channels[i].thread, NULL);
+	for (unsigned i = 0; i < s->n_started; i++)
+		gw_encode_packed_done(&s->channels[i].packed);
 	gw_rate_done(&s->rate);
 	pthread_cond_destroy(&s->go);
 	pthread_cond_destroy(&s->done);

@@ -8,6 +8,7 @@
 #include "base/bitmap.h"
 #include "base/error.h"
 #include "base/io.h"
+#include "engine/compress.h"
 #include "memory/ram.h"
 #include "pipeline/bandwidth.h"
 
@@ -21,11 +22,15 @@ struct gw_sender_config {
 	uint64_t bandwidth_Bps; /* 0: no cap */
 	struct gw_bandwidth *shared; /* of all migrations of this host; NULL: no limit */
 	unsigned weight;             /* in it; 0: the default */
+	enum gw_compress_policy compress; /* NEVER unless both sides have GW_WIRE_FEATURE_PACKED */
+	uint64_t delta_cache_bytes;       /* for all channels together; 0: no differences */
 	struct gw_wait wait;
 };
 
+/* Pages that are in none of the others went raw. */
 struct gw_sender_stats {
 	uint64_t pages, zero_pages, wire_bytes;
+	uint64_t delta_pages, packed_pages[GW_COMPRESS_METHODS];
 };
 
 int gw_sender_new(const struct gw_sender_config *config, struct gw_sender **ret, struct gw_error *err);
@@ -45,6 +50,10 @@ int gw_sender_pass(struct gw_sender *s, uint32_t pass, const struct gw_bitmap *p
 
 /* Totals of the migration so far; from any thread, also while a pass runs. */
 void gw_sender_progress(struct gw_sender *s, struct gw_sender_stats *ret);
+
+/* How pages are packed just now, and why (of the first channel; they see the same link). From any thread. */
+#define GW_SENDER_WHY_MAX 160
+enum gw_compress_method gw_sender_compression(struct gw_sender *s, char ret_why[GW_SENDER_WHY_MAX]);
 
 /* Lifts the limits of bandwidth, for the last pass: the guest stands still. */
 void gw_sender_uncap(struct gw_sender *s);

@@ -37,6 +37,7 @@ struct channel {
 	struct gw_wire_run runs[GW_WIRE_RUNS_MAX];
 	struct iovec iov[GW_WIRE_BATCH_PAGES_MAX + 1];
 	uint8_t *scratch; /* NULL without post-copy */
+	struct gw_apply_packed packed;
 	/* protected by the receiver's lock */
 	uint32_t passed; /* last barrier seen */
 };
@@ -141,9 +142,9 @@ static int receive_batch(struct gw_receiver *r, struct channel *c, struct gw_err
 			count(r, &b, c->runs);
 		return e;
 	}
-	e = gw_apply_batch(&b, c->runs, &r->rams[b.region], &r->touched[b.region], c->fd, &r->wait);
+	e = gw_apply_batch(&b, c->runs, &r->rams[b.region], &r->touched[b.region], &c->packed, c->fd, &r->wait, err);
 	if (e < 0)
-		return io_failed(e, err);
+		return err->code == e ? e : io_failed(e, err);
 	for (unsigned i = 0; i < b.n_runs && r->arrived; i++)
 		r->arrived(r->arrived_arg, b.region, c->runs[i].first_page, c->runs[i].n_pages);
 	count(r, &b, c->runs);
@@ -295,6 +296,7 @@ void gw_receiver_free(struct gw_receiver *r)
 			close(r->channels[i].fd);
 		}
 		free(r->channels[i].scratch);
+		gw_apply_packed_done(&r->channels[i].packed);
 	}
 	for (unsigned i = 0; i < r->ram.n_regions; i++)
 		gw_bitmap_done(&r->touched[i]);

@@ -15,7 +15,7 @@ int gw_batch_write(struct gw_batch *b, const struct gw_ram *ram, int fd, bool *n
 		uint64_t offset = (uint64_t)((uint8_t *)b->iov[i].iov_base - ram->base);
 		size_t len = b->iov[i].iov_len;
 
-		if (len < SENDFILE_MIN_BYTES)
+		if (len < SENDFILE_MIN_BYTES || offset >= ram->size_bytes) /* short, or packed and not in RAM */
 			continue;
 		r = gw_writev_full(fd, b->iov + from, i - from, w);
 		if (r == 0)

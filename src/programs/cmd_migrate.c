@@ -40,6 +40,8 @@ const struct cli_option cli_migrate_options[] = {
 	  .help = "compare the memory of both sides while both stand still" },
 	{ "tracing", CLI_CHOICE, NULL, "tracing", .choices = "auto|async|sync",
 	  .help = "how writes are traced (default auto)" },
+	{ "compress", CLI_CHOICE, NULL, "compress", .choices = "auto|off|lz4|zstd",
+	  .help = "how memory is packed (default auto: as the link and the CPUs are)" },
 	{ "reason", CLI_TEXT, "TEXT", "reason", .help = "kept with the job" },
 	{ NULL },
 };

@@ -36,6 +36,7 @@ static struct {
 	atomic_ullong a, b;
 } holds[HOLDS_MAX];
 static atomic_uint under_way;
+static __thread bool exempt; /* the library's own thread knows what it does */
 
 int gw_discard_hold(unsigned owner, enum gw_discard_kind kind, uint64_t a, uint64_t b)
 {
@@ -49,6 +50,11 @@ int gw_discard_hold(unsigned owner, enum gw_discard_kind kind, uint64_t a, uint6
 		return 0;
 	}
 	return -ENOSPC;
+}
+
+void gw_discard_exempt_thread(void)
+{
+	exempt = true;
 }
 
 bool gw_discard_quiet(void)
@@ -101,7 +107,7 @@ EXPORTED int madvise(void *address, size_t length, int advice)
 	bool discard = advice == MADV_DONTNEED || advice == MADV_REMOVE || advice == MADV_FREE;
 	int r = 0;
 
-	if (!discard)
+	if (!discard || exempt)
 		return (int)syscall(SYS_madvise, address, length, advice);
 	under_way++;
 	if (!memory_held((uintptr_t)address, (uintptr_t)address + length))

@@ -12,6 +12,8 @@ enum gw_discard_kind { GW_DISCARD_NONE, GW_DISCARD_MEMORY, GW_DISCARD_FILE };
  * -ENOSPC when too many are held. In force for all that begin later; those under way end soon: gw_discard_quiet(). */
 int gw_discard_hold(unsigned owner, enum gw_discard_kind kind, uint64_t a, uint64_t b);
 bool gw_discard_quiet(void);
+/* What the calling thread itself discards is never skipped. */
+void gw_discard_exempt_thread(void);
 bool gw_discard_holds(unsigned owner);
 void gw_discard_release(unsigned owner);
 

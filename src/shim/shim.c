@@ -389,6 +389,7 @@ static void *serve(void *arg)
 {
 	struct pollfd polls[CLIENTS_MAX + 1];
 
+	gw_discard_exempt_thread();
 	for (;;) {
 		bool busy = false;
 

@@ -22,7 +22,8 @@ static int io_error(int r, const char *doing, struct gw_error *err)
 	}
 }
 
-int gw_peer_hello(int fd, const struct gw_wire_hello *hello, const struct gw_wait *w, struct gw_error *err)
+int gw_peer_hello(int fd, const struct gw_wire_hello *hello, uint32_t *ret_features, const struct gw_wait *w,
+                  struct gw_error *err)
 {
 	struct gw_wire_welcome welcome;
 	char text[GW_WIRE_TEXT_MAX + 1];
@@ -34,6 +35,8 @@ int gw_peer_hello(int fd, const struct gw_wire_hello *hello, const struct gw_wai
 	if (r < 0)
 		return io_error(r, "greeting", err);
 	r = gw_wire_welcome_check(&welcome, &len, err);
+	if (r == 0 && ret_features) /* of those that were offered */
+		*ret_features = le32toh(welcome.features) & le32toh(hello->features);
 	if (r == 0 || len == 0)
 		return r;
 	if (gw_read_full(fd, text, len, w) == 0) {

@@ -11,7 +11,8 @@
 #include "wire/codec.h"
 
 /* Sends the hello and checks the welcome. err carries the other side's words when it refuses. */
-int gw_peer_hello(int fd, const struct gw_wire_hello *hello, const struct gw_wait *w, struct gw_error *err);
+int gw_peer_hello(int fd, const struct gw_wire_hello *hello, uint32_t *ret_features, const struct gw_wait *w,
+                  struct gw_error *err);
 
 /* Reads a hello and checks it; on refusal the refusal has been sent. gw_peer_welcome() or gw_peer_refuse()
  * must answer a good one. */

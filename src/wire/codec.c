@@ -147,11 +147,20 @@ static bool range_exists(uint64_t first_page, uint64_t n_pages, uint64_t region_
 	return n_pages > 0 && first_page < region_pages && n_pages <= region_pages - first_page;
 }
 
+/* A run that would not be shorter than its pages has no reason to be packed. */
+static bool length_is_good(const struct gw_wire_run *r, uint32_t features)
+{
+	if (!gw_wire_run_is_packed(r))
+		return r->packed_bytes == 0;
+	return (features & GW_WIRE_FEATURE_PACKED) && r->n_pages <= GW_WIRE_PACKED_PAGES_MAX && r->packed_bytes > 0 &&
+	       r->packed_bytes < r->n_pages * GW_WIRE_PAGE_BYTES;
+}
+
 static int run_check(const struct gw_wire_run *r, uint64_t region_pages, uint32_t channels, uint32_t channel)
 {
 	uint64_t last;
 
-	if (r->n_pages > GW_WIRE_RUN_PAGES_MAX || r->kind > GW_WIRE_RUN_ZERO ||
+	if (r->n_pages > GW_WIRE_RUN_PAGES_MAX || r->kind >= GW_WIRE_RUN_KINDS ||
 	    !range_exists(r->first_page, r->n_pages, region_pages))
 		return -EPROTO;
 	last = r->first_page + r->n_pages - 1;
@@ -165,23 +174,30 @@ int gw_wire_runs_check(struct gw_wire_run *runs, const struct gw_wire_batch *b, 
                        uint32_t channel, struct gw_error *err)
 {
 	uint32_t channels = b->kind == GW_WIRE_BATCH_OWED ? 1 : ram->channels;
-	uint64_t payload = 0, next = 0;
+	uint64_t payload = 0, packed = 0, next = 0;
 
 	for (unsigned i = 0; i < b->n_runs; i++) {
 		struct gw_wire_run *r = &runs[i];
 
 		r->first_page = le64toh(r->first_page);
 		r->n_pages = le32toh(r->n_pages);
-		r->kind = le32toh(r->kind);
-		if (run_check(r, ram->region_pages[b->region], channels, channel) < 0 || r->first_page < next)
+		r->kind = le16toh(r->kind);
+		r->packed_bytes = le16toh(r->packed_bytes);
+		if (run_check(r, ram->region_pages[b->region], channels, channel) < 0 || r->first_page < next ||
+		    (b->kind == GW_WIRE_BATCH_OWED && gw_wire_run_is_packed(r)))
 			return gw_error_set(err, EPROTO,
 			                    "a run of pages (%" PRIu64 "+%u, kind %u) lies outside of what the channel may "
 			                    "carry",
 			                    r->first_page, r->n_pages, r->kind);
+		if (!length_is_good(r, ram->features))
+			return gw_error_set(err, EPROTO, "a packed run of pages (%" PRIu64 "+%u, kind %u, %u bytes) is malformed",
+			                    r->first_page, r->n_pages, r->kind, r->packed_bytes);
 		next = r->first_page + r->n_pages;
-		if (r->kind == GW_WIRE_RUN_RAW)
-			payload += (uint64_t)r->n_pages * GW_WIRE_PAGE_BYTES;
+		payload += gw_wire_run_bytes(r);
+		packed += r->packed_bytes;
 	}
+	if (packed > GW_WIRE_PACKED_BATCH_MAX)
+		return gw_error_set(err, EPROTO, "a batch of %" PRIu64 " packed bytes is too large", packed);
 	if (payload != b->payload_bytes)
 		return gw_error_set(err, EPROTO, "a batch's payload does not add up (%" PRIu64 " of %" PRIu64 " bytes)",
 		                    payload, b->payload_bytes);

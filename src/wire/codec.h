@@ -27,14 +27,16 @@ struct gw_wire_ram {
 	uint32_t n_regions;
 	uint64_t region_pages[8];
 	uint32_t channels;
+	uint32_t features; /* that both sides have */
 	bool postcopy; /* OWED batches are expected, and a demand channel with the number `channels` */
 };
 
 /* Decodes a batch header in place and checks every limit that does not need the runs. */
 int gw_wire_batch_check(struct gw_wire_batch *b, const struct gw_wire_ram *ram, struct gw_error *err);
 
-/* Decodes the runs in place: inside the region, in ascending order, on `channel`'s stripes (any, in an OWED batch), and
- * their payload adds up to the header's. */
+/* Decodes the runs in place: of a kind that was agreed on, inside the region, in ascending order, on `channel`'s
+ * stripes (any, in an OWED batch, which has no packed runs), packed runs within their limits, and their payload adds up
+ * to the header's. */
 int gw_wire_runs_check(struct gw_wire_run *runs, const struct gw_wire_batch *b, const struct gw_wire_ram *ram,
                        uint32_t channel, struct gw_error *err);
 
@@ -54,6 +56,19 @@ int gw_wire_verify_check(struct gw_wire_verify *v, const struct gw_wire_ram *ram
 void gw_wire_id_format(const struct gw_wire_id *id, char text[GW_WIRE_ID_TEXT]);
 int gw_wire_id_parse(const char *text, struct gw_wire_id *ret);
 int gw_wire_id_random(struct gw_wire_id *ret);
+
+static inline bool gw_wire_run_is_packed(const struct gw_wire_run *r)
+{
+	return r->kind >= GW_WIRE_RUN_LZ4;
+}
+
+/* What a checked run has in the payload. */
+static inline uint64_t gw_wire_run_bytes(const struct gw_wire_run *r)
+{
+	if (gw_wire_run_is_packed(r))
+		return r->packed_bytes;
+	return r->kind == GW_WIRE_RUN_RAW ? (uint64_t)r->n_pages * GW_WIRE_PAGE_BYTES : 0;
+}
 
 static inline uint32_t gw_wire_channel_of(uint64_t page, uint32_t channels)
 {

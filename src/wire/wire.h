@@ -23,8 +23,9 @@
 
 /* Features are offered by the connecting side; the answer is the subset that both have. */
 #define GW_WIRE_FEATURE_VERIFY 0x1u /* VERIFY / DIGESTS frames */
-#define GW_WIRE_FEATURE_POSTCOPY 0x2u /* OWED batches and frames, COMPLETE, ROLE_RECOVER, the demand channel */
-#define GW_WIRE_FEATURES (GW_WIRE_FEATURE_VERIFY | GW_WIRE_FEATURE_POSTCOPY)
+#define GW_WIRE_FEATURE_PACKED 0x2u /* run kinds LZ4, ZSTD and DELTA */
+#define GW_WIRE_FEATURE_POSTCOPY 0x4u /* OWED batches and frames, COMPLETE, ROLE_RECOVER, the demand channel */
+#define GW_WIRE_FEATURES (GW_WIRE_FEATURE_VERIFY | GW_WIRE_FEATURE_PACKED | GW_WIRE_FEATURE_POSTCOPY)
 
 #define GW_WIRE_CHANNELS_MAX 64u
 #define GW_WIRE_PAGE_BYTES 4096u
@@ -34,6 +35,8 @@
 #define GW_WIRE_RUNS_MAX 256u
 #define GW_WIRE_BATCH_PAGES_MAX 1024u   /* of payload */
 #define GW_WIRE_RUN_PAGES_MAX (1u << 20) /* zero runs may be long */
+#define GW_WIRE_PACKED_PAGES_MAX 16u     /* of a packed run: its length fits in 16 bits */
+#define GW_WIRE_PACKED_BATCH_MAX (1u << 20) /* bytes of all packed runs of a batch */
 #define GW_WIRE_TEXT_MAX 900u
 #define GW_WIRE_JSON_MAX (256u * 1024)
 #define GW_WIRE_STATE_CHUNK_MAX (256u * 1024)
@@ -215,7 +218,7 @@ enum gw_wire_answer_value {
 
 /* Data channels. */
 enum gw_wire_batch_kind {
-	GW_WIRE_BATCH_PAGES = 1,   /* runs, then the payload of the raw ones in their order */
+	GW_WIRE_BATCH_PAGES = 1,   /* runs, then their payload in their order */
 	GW_WIRE_BATCH_BARRIER = 2, /* end of a pass on this channel */
 	/* Post-copy: as PAGES, of final contents, on any channel and on any stripe. A page that is in place at the target
 	 * already is read and thrown away: the guest may have written to it. */
@@ -231,8 +234,13 @@ struct gw_wire_demand {
 static_assert(sizeof(struct gw_wire_demand) == 16, "wire");
 
 enum gw_wire_run_kind {
-	GW_WIRE_RUN_RAW = 0,
-	GW_WIRE_RUN_ZERO = 1,
+	GW_WIRE_RUN_RAW = 0,   /* the pages themselves */
+	GW_WIRE_RUN_ZERO = 1,  /* nothing */
+	/* Packed; only with FEATURE_PACKED. packed_bytes that unpack to exactly n_pages pages. */
+	GW_WIRE_RUN_LZ4 = 2,   /* one LZ4 block */
+	GW_WIRE_RUN_ZSTD = 3,  /* one zstd frame */
+	GW_WIRE_RUN_DELTA = 4, /* one LZ4 block of what differs (exclusive or) from the version sent before */
+	GW_WIRE_RUN_KINDS
 };
 
 struct gw_wire_batch {
@@ -241,7 +249,7 @@ struct gw_wire_batch {
 	uint16_t n_runs;
 	uint32_t region;
 	uint32_t pass;
-	uint64_t payload_bytes; /* sum over the raw runs */
+	uint64_t payload_bytes; /* sum over the runs */
 } __attribute__((packed));
 static_assert(sizeof(struct gw_wire_batch) == 24, "wire");
 #define GW_WIRE_BATCH_MAGIC 0x54425747u /* "GWBT" */
@@ -249,7 +257,8 @@ static_assert(sizeof(struct gw_wire_batch) == 24, "wire");
 struct gw_wire_run {
 	uint64_t first_page;
 	uint32_t n_pages;
-	uint32_t kind;
+	uint16_t kind;
+	uint16_t packed_bytes; /* of a packed run, less than its pages; 0 for others */
 } __attribute__((packed));
 static_assert(sizeof(struct gw_wire_run) == 16, "wire");
 

@@ -3,6 +3,7 @@
 
 `measure(rounds)` gives rows, `markdown(rows)` the section of the report. Speeds are the guest's own, by its heartbeats.
 """
+import itertools
 import statistics
 import sys
 import time
@@ -101,7 +102,7 @@ def _population(rounds):
 def measure(rounds):
     """A row a mode: kind, mode, rounds, and medians of before_Bps, during_Bps (tracing only), after_Bps."""
     rows = []
-    for row in (*_tracing(rounds), *_population(rounds)):
+    for row in itertools.chain(_tracing(rounds), _population(rounds)):
         print(f"tracing cost: {row}", file=sys.stderr, flush=True)
         rows.append(row)
     return rows

@@ -67,21 +67,28 @@ static void fuzz_frame(const uint8_t *data, size_t size, const struct gw_wire_ra
 static void demand_runs(const struct gw_wire_run *runs, const struct gw_wire_batch *b, const struct gw_wire_ram *ram,
                         uint32_t channel)
 {
-	uint64_t payload = 0, next = 0;
+	uint64_t payload = 0, packed = 0, next = 0;
 
 	for (unsigned i = 0; i < b->n_runs; i++) {
 		uint64_t end = runs[i].first_page + runs[i].n_pages;
 
 		demand(runs[i].n_pages > 0 && runs[i].first_page >= next && end > runs[i].first_page);
 		demand(end <= ram->region_pages[b->region]);
-		demand(runs[i].kind == GW_WIRE_RUN_RAW || runs[i].kind == GW_WIRE_RUN_ZERO);
+		demand(runs[i].kind < GW_WIRE_RUN_KINDS);
+		if (gw_wire_run_is_packed(&runs[i])) {
+			demand(ram->features & GW_WIRE_FEATURE_PACKED);
+			demand(runs[i].n_pages <= GW_WIRE_PACKED_PAGES_MAX && runs[i].packed_bytes > 0);
+			demand(runs[i].packed_bytes < runs[i].n_pages * GW_WIRE_PAGE_BYTES);
+			packed += runs[i].packed_bytes;
+			payload += runs[i].packed_bytes;
+		}
 		demand(gw_wire_channel_of(runs[i].first_page, ram->channels) == channel);
 		demand(gw_wire_channel_of(end - 1, ram->channels) == channel);
 		if (runs[i].kind == GW_WIRE_RUN_RAW)
 			payload += (uint64_t)runs[i].n_pages * GW_WIRE_PAGE_BYTES;
 		next = end;
 	}
-	demand(payload == b->payload_bytes);
+	demand(payload == b->payload_bytes && packed <= GW_WIRE_PACKED_BATCH_MAX);
 }
 
 static void fuzz_batch(const uint8_t *data, size_t size, const struct gw_wire_ram *ram)
@@ -160,9 +167,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		fuzz_hello, fuzz_welcome, fuzz_frame, fuzz_batch, fuzz_extents, fuzz_verify, fuzz_id,
 	};
 	static const struct gw_wire_ram rams[] = {
-		{ .n_regions = 2, .region_pages = { 1u << 20, 1000 }, .channels = 4 },
+		{ .n_regions = 2, .region_pages = { 1u << 20, 1000 }, .channels = 4, .features = GW_WIRE_FEATURE_PACKED },
 		{ .n_regions = 1, .region_pages = { 3 }, .channels = GW_WIRE_CHANNELS_MAX },
-		{ .n_regions = 8, .region_pages = { 512, 513, 1, 1ull << 34, 5, 6, 7, 1024 }, .channels = 1 },
+		{ .n_regions = 8, .region_pages = { 512, 513, 1, 1ull << 34, 5, 6, 7, 1024 }, .channels = 1, .features = GW_WIRE_FEATURE_PACKED },
 		{ .n_regions = 1, .region_pages = { GW_WIRE_RAM_MAX_BYTES / GW_WIRE_PAGE_BYTES }, .channels = 3 },
 	};
 

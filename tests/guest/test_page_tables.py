@@ -143,3 +143,19 @@ def test_V1_a_cancelled_move_leaves_as_many_huge_mappings_as_there_were(farm, tr
         moved, begin, _ = move(farm, "guest", "a", "b", "--verify")
         assert_done(moved, verified=True)
         assert_moved_once(farm, "guest", beats, begin, "a", "b")
+
+
+def test_V1_a_daemon_that_died_while_it_traced_leaves_no_split_huge_pages_behind(farm):
+    farm["a"].start_vm(definition.linux("guest", load="96M", rate="100M", pages="thp"))
+    with farm.beats("guest") as beats:
+        wait_beating(beats, 0, timeout=60)
+
+        def huge():
+            return smaps.huge(smaps.of_ram(farm["a"], "guest"))
+        before = huge()
+        farm["a"].godwit_json("migrate", "guest", "--to", "b", "--detach", "--bandwidth", "10MB/s")
+        wait_for(lambda: huge() < before * 0.8, 30, "tracing has split huge mappings")
+        farm["a"].kill()
+        farm["a"].start()
+        wait_for(lambda: huge() >= before * 0.98, 20, "the huge mappings are back")
+        wait_beating(beats, 0)

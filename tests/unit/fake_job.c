@@ -94,18 +94,24 @@ static json_t *make_report(bool verify)
 		20 * GW_NS_PER_MS, "name", "device state", "ns", 14 * GW_NS_PER_MS, "name", "resume", "ns",
 		3400 * GW_NS_PER_US, "cleanup", "name", "remove the source", "ns", 30 * GW_NS_PER_MS,
 		"decision", "8.00 MiB fit 50 ms", "mode", "pre-copy");
+	json_t *p;
+	size_t i;
 
 	assert(r);
 	json_object_set_new(r, "populate_ns", json_integer(118 * GW_NS_PER_MS));
 	json_object_set_new(r, "huge", json_pack("{s:I, s:I}", "before_bytes", (json_int_t)4 << 30, "after_bytes",
 	                                         (json_int_t)4 << 30));
-	for (size_t i = 0; i < json_array_size(json_object_get(r, "passes")); i++) {
-		json_t *pass = json_array_get(json_object_get(r, "passes"), i);
-
-		json_object_set_new(pass, "hot_bytes", json_integer(1 << 20));
-		json_object_set_new(pass, "plan", json_string("copy"));
-		json_object_set_new(pass, "throttle_percent", json_integer(0));
+	json_array_foreach(json_object_get(r, "passes"), i, p) {
+		json_object_set_new(p, "hot_bytes", json_integer(1 << 20));
+		json_object_set_new(p, "plan", json_string("copy"));
+		json_object_set_new(p, "throttle_percent", json_integer(0));
+		json_object_update_new(p, json_pack("{s:i, s:i, s:i, s:s}", "delta_pages", 0, "packed_pages", 0, "saved_bytes",
+		                                    0, "compression", "off"));
 	}
+	json_object_set_new(r, "compression",
+	                    json_pack("{s:s, s:s, s:i, s:i, s:i, s:i, s:i}", "method", "off", "reason",
+	                              "the link is not what limits", "raw_pages", 1007936, "zero_pages", 120000,
+	                              "delta_pages", 0, "packed_pages", 0, "saved_bytes", 0));
 	json_object_set_new(r, "verify",
 	                    verify ? json_pack("{s:i, s:b, s:i, s:I}", "pages", 1048576, "equal", 1,
 	                                       "different_pages", 0, "duration_ns", 1200 * GW_NS_PER_MS) :

@@ -206,6 +206,7 @@ class Usage(CliTest):
                 ("--threshold", "101%", "adaptive, a size"), ("--threshold", "-1%", "adaptive, a size"),
                 ("--on-stall", "wait", "throttle|switch|stay"), ("--mode", "precopy", "auto|pre-copy|post-copy"),
                 ("--tracing", "maybe", "auto|async|sync"),
+                ("--compress", "gzip", "auto|off|lz4|zstd"),
                 ("--max-passes", "0", "from 1"), ("--timeout", "soon", "a duration")):
             self.assertIn(advice, self.run_cli("migrate", "web1", "--to", "beta", f"{option}={value}", code=2))
         self.assertIn("needs a value", self.run_cli("migrate", "web1", "--to", code=2))
@@ -268,11 +269,12 @@ class Migrate(CliTest):
         job = json.loads(self.run_cli("migrate", "web1", "--to", "slow", "--detach", "--json", "--max-downtime", "50ms",
                                       "--bandwidth", "1Gbps", "--weight", "300", "--channels", "4", "--threshold", "1%",
                                       "--on-stall", "stay", "--mode", "hybrid", "--hybrid-passes", "2", "--max-passes", "9",
-                                      "--timeout", "10m", "--verify", "--tracing", "sync", "--reason", "maintenance"))
+                                      "--timeout", "10m", "--verify", "--tracing", "sync", "--compress", "zstd",
+                                      "--reason", "maintenance"))
         self.assertEqual(job["request"], {
             "to": "slow", "max_downtime_ns": 50000000, "bandwidth_Bps": 125000000, "weight": 300, "channels": 4,
             "threshold": "1%", "on_stall": "stay", "mode": "hybrid", "hybrid_passes": 2, "max_passes": 9,
-            "timeout_ns": 600000000000, "verify": True, "tracing": "sync", "reason": "maintenance"})
+            "timeout_ns": 600000000000, "verify": True, "tracing": "sync", "compress": "zstd", "reason": "maintenance"})
 
     def test_detach_prints_the_job_and_wait_follows_it(self):
         self.assertEqual(self.run_cli("migrate", "web1", "--to", "beta", "--detach"), "m-1 moves web1 to beta\n")

@@ -212,9 +212,8 @@ static int runs_off(const struct gw_wire_ram *r, uint32_t region, uint32_t chann
 
 	for (size_t i = 0; i < n; i++) {
 		runs[i] = (struct gw_wire_run){ htole64(list[i].first_page), htole32(list[i].n_pages),
-			                        htole32(list[i].kind) };
-		if (list[i].kind == GW_WIRE_RUN_RAW)
-			b.payload_bytes += (uint64_t)list[i].n_pages * GW_WIRE_PAGE_BYTES;
+			                        htole16(list[i].kind), htole16(list[i].packed_bytes) };
+		b.payload_bytes += gw_wire_run_bytes(&list[i]);
 	}
 	b.payload_bytes += (uint64_t)payload_off;
 	result = gw_wire_runs_check(runs, &b, r, channel, &err);
@@ -237,7 +236,7 @@ static void test_runs(void **state)
 	assert_int_equal(RUNS(&ram, 1, 1, RAW(999, 1)), 0); /* the last page */
 	assert_int_equal(RUNS(&ram, 0, 0, RAW(0, 0)), -EPROTO);
 	assert_int_equal(RUNS(&ram, 0, 0, { 0, 1, 2 }), -EPROTO);
-	assert_int_equal(RUNS(&ram, 0, 0, { 0, 1, UINT32_MAX }), -EPROTO);
+	assert_int_equal(RUNS(&ram, 0, 0, { 0, 1, UINT16_MAX }), -EPROTO);
 	assert_int_equal(RUNS(&ram, 1, 1, RAW(999, 2)), -EPROTO);
 	assert_int_equal(RUNS(&ram, 1, 1, RAW(1000, 1)), -EPROTO);
 	/* In ascending order, without overlap. */
@@ -275,6 +274,39 @@ static void test_payload(void **state)
 	assert_int_equal(runs_off(&ram, 0, 0, 4096, 2, two), -EPROTO);
 	assert_int_equal(runs_off(&ram, 0, 0, -4096, 2, two), -EPROTO);
 	assert_int_equal(runs_off(&ram, 0, 0, 1, 2, two), -EPROTO);
+}
+
+#define PACKED(first, n, kind, bytes) { first, n, GW_WIRE_RUN_##kind, bytes }
+
+static void test_packed(void **state)
+{
+	struct gw_wire_ram packs = ram, one = one_channel;
+	struct gw_wire_run many[GW_WIRE_RUNS_MAX];
+	struct gw_wire_batch b = { .n_runs = 17, .payload_bytes = 17 * 65535 };
+	struct gw_error err = GW_ERROR_INIT;
+
+	packs.features = one.features = GW_WIRE_FEATURE_PACKED;
+	assert_int_equal(RUNS(&packs, 0, 0, PACKED(0, 1, LZ4, 1), PACKED(1, 16, ZSTD, 65535), PACKED(20, 2, DELTA, 8191)), 0);
+	/* Not without its having been agreed on. */
+	assert_int_equal(RUNS(&ram, 0, 0, PACKED(0, 1, LZ4, 1)), -EPROTO);
+	assert_int_equal(RUNS(&ram, 0, 0, PACKED(0, 1, ZSTD, 1)), -EPROTO);
+	assert_int_equal(RUNS(&ram, 0, 0, PACKED(0, 1, DELTA, 1)), -EPROTO);
+	assert_int_equal(RUNS(&packs, 0, 0, PACKED(0, 17, LZ4, 100)), -EPROTO);
+	assert_int_equal(RUNS(&packs, 0, 0, PACKED(0, 1, LZ4, 0)), -EPROTO);
+	assert_int_equal(RUNS(&packs, 0, 0, PACKED(0, 1, LZ4, 4096)), -EPROTO); /* raw would do */
+	assert_int_equal(RUNS(&packs, 0, 0, PACKED(0, 2, DELTA, 8192)), -EPROTO);
+	assert_int_equal(RUNS(&packs, 0, 0, PACKED(0, 1, RAW, 1)), -EPROTO);
+	assert_int_equal(RUNS(&packs, 0, 0, PACKED(0, 1, ZERO, 1)), -EPROTO);
+	assert_int_equal(RUNS(&packs, 0, 0, PACKED(0, 1, KINDS, 1)), -EPROTO);
+	assert_int_equal(RUNS(&packs, 0, 0, PACKED(STRIPE - 1, 2, LZ4, 100)), -EPROTO);
+	/* All packed runs of a batch fit in the buffer that the target has for them. */
+	for (unsigned i = 0; i < 17; i++)
+		many[i] = (struct gw_wire_run){ htole64(16 * i), htole32(16), htole16(GW_WIRE_RUN_LZ4), htole16(65535) };
+	assert_int_equal(gw_wire_runs_check(many, &b, &one, 0, &err), -EPROTO);
+	for (unsigned i = 0; i < 17; i++)
+		many[i] = (struct gw_wire_run){ htole64(16 * i), htole32(16), htole16(GW_WIRE_RUN_LZ4), htole16(61000) };
+	b.payload_bytes = 17 * 61000;
+	assert_int_equal(gw_wire_runs_check(many, &b, &one, 0, &err), 0);
 }
 
 static void test_wrap_around(void **state)
@@ -384,6 +416,7 @@ int main(void)
 		TEST("runs lie inside their region, ascending, without overlap", test_runs),
 		TEST("N3 a channel carries its own stripes and no others", test_stripes),
 		TEST("a batch's payload must add up", test_payload),
+		TEST("packed runs need the feature, are shorter than their pages, and fit the buffer", test_packed),
 		TEST("page numbers near 2^64 do not wrap around", test_wrap_around),
 		TEST("extents of a layout lie inside their region", test_extents),
 		TEST("X2 digests are asked for memory that exists", test_verify),

@@ -78,6 +78,7 @@ static void test_defaults(void **state)
 	assert_true(c->prepare_timeout_ns == 30 * GW_NS_PER_S);
 	assert_true(c->switch_timeout_ns == 10 * GW_NS_PER_S);
 	assert_true(c->idle_timeout_ns == 10 * GW_NS_PER_S);
+	assert_int_equal(c->delta_cache_bytes, 32 << 20);
 	assert_int_equal(c->n_hosts, 0);
 }
 
@@ -92,6 +93,7 @@ static void test_file(void **state)
 	                              "listen=10.0.0.1:7700 ; where the others come\n"
 	                              "idle_timeout = 500ms\n"
 	                              "thp_dir = /mnt/thp\n"
+	                              "delta_cache = 0\n"
 	                              "\n"
 	                              "[hosts]\n"
 	                              "beta = 10.0.0.2\n"
@@ -100,6 +102,7 @@ static void test_file(void **state)
 	assert_string_equal(c->name, "alpha");
 	assert_string_equal(c->listen, "10.0.0.1:7700");
 	assert_string_equal(c->thp_dir, "/mnt/thp");
+	assert_int_equal(c->delta_cache_bytes, 0);
 	assert_true(c->idle_timeout_ns == 500 * GW_NS_PER_MS);
 	assert_string_equal(c->state_dir, "/var/lib/godwit"); /* untouched */
 	assert_int_equal(c->n_hosts, 2);
@@ -119,6 +122,7 @@ static void test_faults_in_file(void **state)
 		{ "[godwitd]\nidle_timeout = 10\n", "line 2", "idle_timeout" },
 		{ "[godwitd]\nprepare_timeout = 0s\n", "line 2", "'0s'" },
 		{ "[godwitd]\nswitch_timeout = -1s\n", "line 2", "'-1s'" },
+		{ "[godwitd]\ndelta_cache = much\n", "line 2", "'much' is not a size" },
 		{ "[godwit]\nname = a\n", "line 2", "[godwit]" },
 		{ "name = a\n", "line 1", "section" },
 		{ "[godwitd]\nnot a line\n", "line 2", "key = value" },
@@ -138,13 +142,13 @@ static void test_unknown_key_names_the_known(void **state)
 {
 	static const char *const keys[] = { "name", "listen", "socket", "state_dir", "run_dir", "ram_dir", "thp_dir",
 		                            "hugetlb_dir", "qemu", "shim", "prepare_timeout", "switch_timeout",
-		                            "idle_timeout" };
+		                            "idle_timeout", "delta_cache" };
 	struct fixture *f = *state;
 
 	assert_int_equal(gw_config_set(&f->config, "nosuch", "x", &f->err), -EINVAL);
 	for (size_t i = 0; i < GW_ARRAY_SIZE(keys); i++) {
 		assert_non_null(strstr(f->err.text, keys[i]));
-		assert_int_equal(gw_config_set(&f->config, keys[i], "5s", NULL), 0);
+		assert_int_equal(gw_config_set(&f->config, keys[i], strcmp(keys[i], "delta_cache") ? "5s" : "5M", NULL), 0);
 	}
 }
 

@@ -50,7 +50,8 @@ static void *write_at_random(void *arg)
 	uint64_t seed = 88172645463325252ull;
 
 	while (!atomic_load(&w->writer_stop)) {
-		uint64_t r = next_random(&seed), page = r % PAGES;
+		/* Every other time one of a few hot pages, which differences are for. */
+		uint64_t r = next_random(&seed), page = r >> 8 & 1 ? r % 64 : r % PAGES;
 		uint64_t *p = (uint64_t *)(w->guest + page * 4096);
 
 		if (r >> 60 == 0)
@@ -91,7 +92,8 @@ static void world_init(struct world *w, unsigned channels)
 	w->guest = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, open(w->source_path, O_RDWR), 0);
 	assert_ptr_not_equal(w->guest, MAP_FAILED);
 	assert_int_equal(gw_bitmap_init(&w->pending, PAGES), 0);
-	w->wire = (struct gw_wire_ram){ .n_regions = 1, .region_pages = { PAGES }, .channels = channels };
+	w->wire = (struct gw_wire_ram){ .n_regions = 1, .region_pages = { PAGES }, .channels = channels,
+	                                .features = GW_WIRE_FEATURE_PACKED };
 	/* A half full memory: content, zero pages that are allocated, and holes. */
 	for (size_t i = 0; i < PAGES / 2; i++)
 		w->guest[i * 4096 + i % 4096] = i % 7 ? (uint8_t)(i | 1) : 0;
@@ -123,7 +125,8 @@ static void one_pass(struct world *w, struct gw_trace *t, struct gw_sender *s, u
 	assert_int_equal(stats.pages, gw_bitmap_count(&w->pending));
 }
 
-static void move_while_written(enum gw_trace_mode mode, unsigned channels)
+static void move_while_written(enum gw_trace_mode mode, unsigned channels, enum gw_compress_policy compress,
+                               uint64_t cache_bytes)
 {
 	struct gw_error err = GW_ERROR_INIT;
 	struct world w;
@@ -153,6 +156,7 @@ static void move_while_written(enum gw_trace_mode mode, unsigned channels)
 	}
 	struct gw_sender_config config = {
 		.channel_fds = fds, .n_channels = channels, .ram = &w.source, .n_regions = 1, .wait = wait,
+		.compress = compress, .delta_cache_bytes = cache_bytes,
 	};
 	assert_int_equal(gw_sender_new(&config, &s, &err), 0);
 	for (pass = 1; pass <= 8; pass++)
@@ -168,6 +172,10 @@ static void move_while_written(enum gw_trace_mode mode, unsigned channels)
 	gw_receiver_progress(r, &got);
 	assert_int_equal(sent.pages, got.pages);
 	assert_int_equal(sent.wire_bytes, got.wire_bytes);
+	if (compress >= GW_COMPRESS_ALWAYS_LZ4) {
+		assert_int_equal(sent.delta_pages > 0, cache_bytes > 0);
+		assert_true(sent.packed_pages[GW_COMPRESS_LZ4] + sent.packed_pages[GW_COMPRESS_ZSTD_1] > PAGES / 4);
+	}
 
 	/* Nothing was written since: nothing may be found. */
 	gw_bitmap_clear_range(&w.pending, 0, PAGES);
@@ -184,17 +192,32 @@ static void move_while_written(enum gw_trace_mode mode, unsigned channels)
 
 static void N3_written_pages_arrive_async_one_channel(void **state)
 {
-	move_while_written(GW_TRACE_ASYNC, 1);
+	move_while_written(GW_TRACE_ASYNC, 1, GW_COMPRESS_AUTO, 1 << 20);
 }
 
 static void N3_written_pages_arrive_async_four_channels(void **state)
 {
-	move_while_written(GW_TRACE_ASYNC, 4);
+	move_while_written(GW_TRACE_ASYNC, 4, GW_COMPRESS_NEVER, 0);
 }
 
 static void V1_written_pages_arrive_with_the_sync_fallback(void **state)
 {
-	move_while_written(GW_TRACE_SYNC, 2);
+	move_while_written(GW_TRACE_SYNC, 2, GW_COMPRESS_AUTO, 0);
+}
+
+static void N3_written_pages_arrive_by_lz4_and_differences(void **state)
+{
+	move_while_written(GW_TRACE_ASYNC, 2, GW_COMPRESS_ALWAYS_LZ4, 4 << 20);
+}
+
+static void N3_written_pages_arrive_by_zstd_and_a_cache_too_small(void **state)
+{
+	move_while_written(GW_TRACE_ASYNC, 1, GW_COMPRESS_ALWAYS_ZSTD, 32 * 4096);
+}
+
+static void N3_written_pages_arrive_by_zstd_without_a_cache(void **state)
+{
+	move_while_written(GW_TRACE_ASYNC, 4, GW_COMPRESS_ALWAYS_ZSTD, 0);
 }
 
 static void N3_a_page_punched_out_is_sent_again(void **state)
@@ -261,7 +284,7 @@ static void N3_a_full_bandwidth_cap_is_kept(void **state)
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair), 0);
 	assert_int_equal(gw_receiver_add_channel(r, 0, pair[1], &err), 0);
 	struct gw_sender_config config = { .channel_fds = pair, .n_channels = 1, .ram = &w.source, .n_regions = 1,
-		                           .bandwidth_Bps = 100 << 20, .wait = wait };
+		                           .bandwidth_Bps = 100 << 20, .compress = GW_COMPRESS_NEVER, .wait = wait };
 	assert_int_equal(gw_sender_new(&config, &s, &err), 0);
 	t0 = gw_now_ns();
 	gw_sender_begin(s, 1, &w.pending);
@@ -305,6 +328,36 @@ static void N6_a_batch_outside_of_the_channel_is_refused(void **state)
 	world_done(&w);
 }
 
+static void N6_a_damaged_packed_run_ends_the_channel_with_words(void **state)
+{
+	struct gw_error err = GW_ERROR_INIT;
+	struct world w;
+	struct gw_receiver *r;
+	struct gw_wait wait = { .cancel_fd = -1, .idle_ns = 5 * GW_NS_PER_S };
+	int pair[2];
+	struct {
+		struct gw_wire_batch b;
+		struct gw_wire_run run;
+		uint8_t payload[100];
+	} __attribute__((packed)) bad = {
+		.b = { GW_WIRE_BATCH_MAGIC, GW_WIRE_BATCH_PAGES, 1, 0, 1, 100 },
+		.run = { .first_page = 3, .n_pages = 2, .kind = GW_WIRE_RUN_LZ4, .packed_bytes = 100 },
+	};
+
+	world_init(&w, 1);
+	memset(w.target.base + 5 * 4096, 0x77, 4096);
+	assert_int_equal(gw_receiver_new(&w.wire, &w.target, NULL, 5 * GW_NS_PER_S, -1, &r, &err), 0);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair), 0);
+	assert_int_equal(gw_receiver_add_channel(r, 0, pair[1], &err), 0);
+	assert_int_equal(write(pair[0], &bad, sizeof(bad)), sizeof(bad));
+	assert_int_equal(gw_receiver_wait(r, 1, &wait, &err), -EPROTO);
+	assert_non_null(strstr(gw_error_text(&err), "does not unpack"));
+	assert_int_equal(w.target.base[5 * 4096], 0x77); /* the page behind the run */
+	gw_receiver_free(r);
+	close(pair[0]);
+	world_done(&w);
+}
+
 static void N1_a_pass_ends_at_once_when_cancelled(void **state)
 {
 	struct gw_error err = GW_ERROR_INIT;
@@ -336,10 +389,14 @@ int main(void)
 		cmocka_unit_test(N3_written_pages_arrive_async_one_channel),
 		cmocka_unit_test(N3_written_pages_arrive_async_four_channels),
 		cmocka_unit_test(V1_written_pages_arrive_with_the_sync_fallback),
+		cmocka_unit_test(N3_written_pages_arrive_by_lz4_and_differences),
+		cmocka_unit_test(N3_written_pages_arrive_by_zstd_and_a_cache_too_small),
+		cmocka_unit_test(N3_written_pages_arrive_by_zstd_without_a_cache),
 		cmocka_unit_test(N3_a_page_punched_out_is_sent_again),
 		cmocka_unit_test(X2_digests_tell_one_changed_bit_and_leave_holes_alone),
 		cmocka_unit_test(N3_a_full_bandwidth_cap_is_kept),
 		cmocka_unit_test(N6_a_batch_outside_of_the_channel_is_refused),
+		cmocka_unit_test(N6_a_damaged_packed_run_ends_the_channel_with_words),
 		cmocka_unit_test(N1_a_pass_ends_at_once_when_cancelled),
 	};
 

@@ -113,7 +113,7 @@ static void move_and_check(struct fixture *f, const char *settings)
 
 static void n5_device_state_moves_while_paused_and_the_guest_goes_on(void **state)
 {
-	move_and_check(*state, "memory=131080K\naccel=tcg\n[nic a]\n[channel gw0]\n");
+	move_and_check(*state, "memory=131080K\naccel=tcg\nballoon=yes\n[nic a]\n[channel gw0]\n");
 }
 
 static void n5_a_small_pc_machine_moves_too(void **state)
@@ -147,6 +147,8 @@ static void ram_is_where_the_memory_map_says_and_page_tables_populate(void **sta
 	assert_int_equal(r.hva % (2 * GW_MIB), 0);
 	OK(vm->ops->userfaultfd(vm, &fd, &err));
 	assert_int_equal(ioctl(fd, UFFDIO_API, &api), 0);
+	close(fd);
+	OK(vm->ops->hold_discards(vm, &fd, &err));
 	close(fd);
 	OK(vm->ops->populate(vm, r.hva, r.size_bytes, -1, &err));
 	assert_int_equal(stat(r.path, &st), 0);
@@ -428,7 +430,7 @@ static void check_backing(struct fixture *f, const char *settings, uint64_t page
 
 	assert_int_equal(r.page_size_bytes, page_size);
 	assert_int_equal(r.hva % (2 * GW_MIB), 0);
-	OK(vm->ops->populate(vm, r.hva, r.size_bytes, -1, &err));
+	OK(vm->ops->populate_ranges(vm, &(struct gw_hva_range){ r.hva, r.size_bytes }, 1, -1, &err));
 	assert_int_equal(smaps_kib(vm->ops->pid(vm), r.hva, key), r.size_bytes / GW_KIB);
 	end(vm);
 	gw_vm_def_free(def);

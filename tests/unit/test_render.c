@@ -128,6 +128,31 @@ static void the_post_mortem_explains_each_pass_and_each_phase_X4(void **state)
 	json_decref(job);
 }
 
+static void the_post_mortem_tells_what_packing_saved_X4(void **state)
+{
+	json_t *job = fake_job("m-1", "beta", 99, false);
+	json_t *report = json_object_get(job, "report"), *pass = json_array_get(json_object_get(report, "passes"), 1);
+	struct page p;
+
+	json_object_set_new(pass, "packed_pages", json_integer(70000));
+	json_object_set_new(pass, "delta_pages", json_integer(9000));
+	json_object_set_new(pass, "saved_bytes", json_integer(200 << 20));
+	json_object_set_new(report, "compression",
+	                    json_pack("{s:s, s:s, s:i, s:i, s:i, s:i}", "method", "zstd-1", "reason", "the link is \033slow",
+	                              "packed_pages", 70000, "delta_pages", 9000, "raw_pages", 360, "saved_bytes",
+	                              200 << 20));
+	page_open(&p);
+	gw_render_outcome(p.out, job);
+	page_close(&p);
+	no_line_ends_in_a_blank_or_holds_a_control_character(p.text);
+	contains(p.text, "  PASS    PAGES    ZERO  PACKED  DELTA     BYTES    SAVED");
+	contains(p.text, "   all  1127936  120000   70000   9000  3.84 GiB  200 MiB");
+	contains(p.text, "  Packing at the end: zstd-1 (the link is ?slow); 70000 pages packed, 9000 as differences, 360 raw, "
+	                 "200 MiB saved\n");
+	free(p.text);
+	json_decref(job);
+}
+
 static void a_verification_that_failed_is_shouted(void **state)
 {
 	json_t *job = fake_job("m-1", "beta", 99, true);
@@ -362,6 +387,7 @@ int main(void)
 		cmocka_unit_test(a_table_aligns_its_columns),
 		cmocka_unit_test(control_characters_of_others_never_reach_the_terminal),
 		cmocka_unit_test(the_post_mortem_explains_each_pass_and_each_phase_X4),
+		cmocka_unit_test(the_post_mortem_tells_what_packing_saved_X4),
 		cmocka_unit_test(a_verification_that_failed_is_shouted),
 		cmocka_unit_test(each_end_of_a_job_has_its_sentence),
 		cmocka_unit_test(a_dry_run_predicts_only_what_is_known_X4),

@@ -29,6 +29,7 @@ static void test_empty(void **state)
 	assert_true(number(j, "total_ns") >= 0);
 	assert_int_equal(json_array_size(json_object_get(j, "passes")), 0);
 	assert_true(json_is_null(json_object_get(j, "verify")));
+	assert_true(json_is_null(json_object_get(j, "compression")));
 	assert_string_equal(json_string_value(json_object_get(j, "decision")), "");
 	assert_string_equal(json_string_value(json_object_get(j, "tracing")), "");
 	json_decref(j);
@@ -55,6 +56,37 @@ static void test_passes(void **state)
 	assert_int_equal(number(pass, "rate_Bps"), 0); /* of no time */
 	assert_int_equal(number(pass, "left_bytes"), 1ll << 40);
 	assert_string_equal(json_string_value(json_object_get(j, "decision")), "what is left is little");
+	json_decref(j);
+	free(r);
+}
+
+static void test_compression(void **state)
+{
+	struct gw_report *r = calloc(1, sizeof(*r));
+	json_t *j, *c, *pass;
+
+	r->n_passes = 1;
+	r->passes[0] = r->sent = (struct gw_pass_stats){ .pass = 1, .pages = 100, .zero_pages = 10, .delta_pages = 20,
+		                                         .packed_pages = 30, .compression = "lz4", .wire_bytes = 200000 };
+	r->compression = "lz4";
+	strcpy(r->compression_why, "the link is slow");
+	j = gw_report_json(r);
+	c = json_object_get(j, "compression");
+	pass = json_array_get(json_object_get(j, "passes"), 0);
+	assert_string_equal(json_string_value(json_object_get(c, "method")), "lz4");
+	assert_string_equal(json_string_value(json_object_get(c, "reason")), "the link is slow");
+	assert_int_equal(number(c, "raw_pages"), 40); /* every page is of one kind */
+	assert_int_equal(number(c, "saved_bytes"), 90 * 4096 - 200000);
+	assert_int_equal(number(pass, "delta_pages"), 20);
+	assert_int_equal(number(pass, "packed_pages"), 30);
+	assert_int_equal(number(pass, "saved_bytes"), 90 * 4096 - 200000);
+	assert_string_equal(json_string_value(json_object_get(pass, "compression")), "lz4");
+	json_decref(j);
+	r->passes[0] = (struct gw_pass_stats){ .pass = 1, .pages = 1, .wire_bytes = 4160 };
+	j = gw_report_json(r);
+	pass = json_array_get(json_object_get(j, "passes"), 0);
+	assert_int_equal(number(pass, "saved_bytes"), 0); /* headers are no negative saving */
+	assert_string_equal(json_string_value(json_object_get(pass, "compression")), "off");
 	json_decref(j);
 	free(r);
 }
@@ -111,6 +143,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST("X4 a report of nothing has every field", test_empty),
 		TEST("X4 each pass is told with its pages, bytes, rate and decision", test_passes),
+		TEST("X4 what was packed, how, why and what it saved stands in the report", test_compression),
 		TEST("X4 more passes and phases than the tables hold are not listed", test_tables_overflow),
 		TEST("X2 what verification found stands in the report", test_verify),
 		TEST("X4 progress says null for what is not known, and never less than nothing", test_progress),

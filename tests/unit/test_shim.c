@@ -92,6 +92,7 @@ static long minor_faults(void)
 	return u.ru_minflt;
 }
 
+__attribute__((no_sanitize_address)) /* its shadow memory would fault too */
 static long faults_of_writing(volatile char *memory)
 {
 	long before;

@@ -55,11 +55,18 @@ class Page(unittest.TestCase):
             cells = [row.split("|")[2] for row in rows if row]
             self.assertEqual(sum(int(n) for cell in cells for n in re.findall(r"\d+", cell)), size_of(struct), title)
 
+    def test_run_kinds_and_features_have_their_numbers(self):
+        rows = re.findall(r"^\| (\d) ([A-Z0-9]+) \| (?:its pages|nothing|packed_bytes)", PAGE, re.M)
+        self.assertEqual({name: int(n) for n, name in rows}, numbers("GW_WIRE_RUN_", enum("gw_wire_run_kind")))
+        for name, bit in re.findall(r"#define GW_WIRE_FEATURE_(\w+) 0x([0-9a-f]+)u", HEADER):
+            self.assertRegex(PAGE, rf"(?i)bit {int(bit, 16).bit_length() - 1} \(`{name}`\)")
+
     def test_limits_are_those_of_the_header(self):
         limits = {name: int(n) for name, n in re.findall(r"#define GW_WIRE_(\w+) (\d+)u?\b", HEADER)}
         for text in (f"({limits['PORT']} by default)", f"at most {limits['TEXT_MAX']}",
                      f"/ {limits['STRIPE_PAGES']}) % channels", f"1 to {limits['RUNS_MAX']};",
-                     f"at most {limits['BATCH_PAGES_MAX']} pages", f"0 to {limits['EXTENTS_MAX']} x 16",
+                     f"at most {limits['BATCH_PAGES_MAX']} pages",
+                     f"has at most {limits['PACKED_PAGES_MAX']} pages", f"0 to {limits['EXTENTS_MAX']} x 16",
                      f"16 to {limits['DIGESTS_MAX']} x 16", f"(1 to {limits['CHANNELS_MAX']})"):
             self.assertIn(text, PAGE)
 

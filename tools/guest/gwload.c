@@ -385,6 +385,9 @@ static bool parse_option(int c, const char *arg, struct options *opt)
 	case 'b':
 		opt->heartbeat = arg;
 		return true;
+	case 'k':
+		gw_pattern_slot_bits = GW_PATTERN_PACKABLE;
+		return true;
 	default:
 		return false;
 	}
@@ -392,10 +395,11 @@ static bool parse_option(int c, const char *arg, struct options *opt)
 
 static const char usage[] =
 	"usage: gwload [--size 256M] [--pattern uniform|seq|hot] [--rate 100M|max|0] [--hot SIZE]\n"
-	"              [--sweep 32M] [--threads N] [--heartbeat PORT]\n"
+	"              [--sweep 32M] [--threads N] [--heartbeat PORT] [--packable]\n"
 	"Fills SIZE bytes with data that it can check, dirties whole pages of it at RATE (bytes per second,\n"
 	"M is 10^6), checks each page before it is written again and all pages in turn at the sweep rate.\n"
 	"With --hot, writes stay in the first part; pattern hot sends one in sixteen to the whole region.\n"
+	"--packable fills with data that compresses to about a third, instead of random data.\n"
 	"PORT names the virtio-serial port that gets a record every millisecond (see beat.h).\n";
 
 int main(int argc, char **argv)
@@ -404,7 +408,8 @@ int main(int argc, char **argv)
 		{ "size", required_argument, NULL, 's' },      { "pattern", required_argument, NULL, 'p' },
 		{ "rate", required_argument, NULL, 'r' },      { "hot", required_argument, NULL, 'h' },
 		{ "sweep", required_argument, NULL, 'w' },     { "threads", required_argument, NULL, 't' },
-		{ "heartbeat", required_argument, NULL, 'b' }, { NULL, 0, NULL, 0 },
+		{ "heartbeat", required_argument, NULL, 'b' }, { "packable", no_argument, NULL, 'k' },
+		{ NULL, 0, NULL, 0 },
 	};
 	static struct options opt = { .size_bytes = 64 << 20, .sweep_Bps = 32000000, .threads = 1 };
 	int c, fd = -1;

@@ -21,6 +21,10 @@
 #define GW_PATTERN_FIRST_SLOT 2u
 #define GW_PATTERN_SLOTS (GW_PAGE_WORDS - 3u)
 
+/* Bits of a slot that are used: all of them by default, and then pages do not pack. Set before the first fill. */
+static uint64_t gw_pattern_slot_bits = ~0ull;
+#define GW_PATTERN_PACKABLE 0xffffull
+
 static inline uint64_t gw_pattern_mix(uint64_t x)
 {
 	x ^= x >> 32;
@@ -37,7 +41,7 @@ static inline uint64_t gw_pattern_key(uint64_t seed, uint64_t page)
 /* The slot's value as written by generation `gen` (0: by the first fill). */
 static inline uint64_t gw_pattern_slot(uint64_t key, unsigned slot, uint32_t gen)
 {
-	return gw_pattern_mix(key + ((uint64_t)gen << 16 | slot) * 0xbf58476d1ce4e5b9ull);
+	return gw_pattern_mix(key + ((uint64_t)gen << 16 | slot) * 0xbf58476d1ce4e5b9ull) & gw_pattern_slot_bits;
 }
 
 static inline uint64_t gw_pattern_gen_word(uint64_t key, uint32_t gen)

@@ -6,12 +6,14 @@ MIB = 1 << 20
 
 
 def linux(name, memory="256M", load="64M", rate="0", hot=None, pattern="uniform", sweep="32M", cpus=1,
-          threads=1, accel="tcg", pages="auto", extra=""):
+          threads=1, accel="tcg", pages="auto", packable=False, extra=""):
     """The Linux guest with gwload; sizes as gwload writes them. Heartbeats go out of channel `beat`."""
     args = ["--size", load, "--rate", rate, "--pattern", pattern, "--sweep", sweep, "--threads", str(threads),
             "--heartbeat", "beat"]
     if hot:
         args += ["--hot", hot]
+    if packable:
+        args += ["--packable"]
     return (
         f"[vm]\nname = {name}\nmemory = {memory}\ncpus = {cpus}\naccel = {accel}\npages = {pages}\n\n"
         f"[boot]\nkernel = {paths.GUEST}/vmlinuz\ninitrd = {paths.GUEST}/initrd\n"

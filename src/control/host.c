@@ -409,9 +409,11 @@ void gw_host_stop(struct gw_host *h)
 	for (struct gw_job *j = h->jobs; j; j = j->next)
 		if (j->out)
 			gw_out_stop(j->out);
+	for (struct gw_host_in *e = h->ins; e; e = e->next)
+		gw_in_stop(e->in);
 	for (struct gw_host_vm *v = h->vms; v; v = v->next)
-		if (v->in)
-			gw_in_stop(v->in);
+		if (v->busy == GW_BUSY_STARTING && v->vm)
+			v->vm->ops->kill(v->vm);
 	pthread_cond_broadcast(&h->changed);
 	while (h->n_threads && gw_cond_wait(&h->changed, &h->lock, deadline) == 0)
 		;

@@ -57,6 +57,8 @@ static struct gw_host_in *register_in(struct gw_host *h, struct gw_in *in)
 	e->in = in;
 	e->next = h->ins;
 	h->ins = e;
+	if (atomic_load(&h->stopping))
+		gw_in_stop(in);
 	return e;
 }
 
@@ -169,30 +171,38 @@ static struct gw_host_vm *find_of(struct gw_host *h, struct gw_in *in)
 	return NULL;
 }
 
-static int hook_start(void *arg, struct gw_in *in, const json_t *prepare, struct gw_vm **ret, struct gw_error *err)
+static struct gw_host_vm *locked_find_of(struct gw_host *h, struct gw_in *in)
+{
+	GW_LOCKED(&h->lock);
+	return find_of(h, in);
+}
+
+static int hook_start(void *arg, struct gw_in *in, struct gw_vm **ret, struct gw_error *err)
 {
 	struct gw_host *h = arg;
-	struct gw_host_vm *v;
-	struct gw_qemu_start how = { .incoming = true };
+	struct gw_host_vm *v = locked_find_of(h, in);
+	struct gw_qemu_start how = { .def = v->def, .incoming = true };
+	int r = gw_qemu_launch(&h->qemu, &how, ret, err);
+
+	if (r < 0)
+		return r;
+	GW_LOCKED(&h->lock);
+	v->vm = *ret;
+	gw_host_watch_vm(h, v);
+	return 0;
+}
+
+static int hook_await(void *arg, struct gw_in *in, const json_t *prepare, struct gw_error *err)
+{
+	struct gw_host *h = arg;
+	struct gw_host_vm *v = locked_find_of(h, in);
 	struct gw_ram_region regions[GW_RAM_REGIONS_MAX];
 	json_t *facts = NULL;
 	unsigned n;
-	int r;
+	int r = gw_qemu_await(v->vm, gw_deadline_in(START_TIMEOUT_NS), err);
 
-	{
-		GW_LOCKED(&h->lock);
-		v = find_of(h, in);
-	}
-	how.def = v->def;
-	r = gw_qemu_start(&h->qemu, &how, gw_deadline_in(START_TIMEOUT_NS), ret, err);
-	if (r < 0)
-		return r;
-	{
-		GW_LOCKED(&h->lock);
-		v->vm = *ret;
-		gw_host_watch_vm(h, v);
-	}
-	r = v->vm->ops->ram(v->vm, regions, &n, err); /* it must be the file that the pages will go to */
+	if (r == 0)
+		r = v->vm->ops->ram(v->vm, regions, &n, err); /* it must be the file that the pages will go to */
 	if (r == 0)
 		r = gw_qemu_facts(v->vm, &facts, err);
 	if (r == 0)
@@ -220,12 +230,8 @@ static void hook_gone(void *arg, struct gw_in *in, const char *why)
 {
 	struct gw_host *h = arg;
 	struct gw_error err = GW_ERROR_INIT;
-	struct gw_host_vm *v;
+	struct gw_host_vm *v = locked_find_of(h, in);
 
-	{
-		GW_LOCKED(&h->lock);
-		v = find_of(h, in);
-	}
 	/* Its process is gone; what was made before there was one goes too. */
 	if (v->vm && v->vm->ops->destroy(v->vm, &err) < 0)
 		gw_log_error(v->name, "removing what arrived: %s", gw_error_text(&err));
@@ -239,6 +245,7 @@ static void hook_gone(void *arg, struct gw_in *in, const char *why)
 static const struct gw_in_hooks hooks = {
 	.reserve = hook_reserve,
 	.start = hook_start,
+	.await = hook_await,
 	.running = hook_running,
 	.gone = hook_gone,
 };

@@ -177,11 +177,13 @@ static void let_go(struct job_run *run, enum gw_source_state state)
 	v->busy = GW_IDLE_VM;
 	v->job[0] = 0;
 	v->record = (struct gw_record){ .state = GW_RECORD_ABORTED, .epoch = v->record.epoch + 1 };
-	if (state == GW_SOURCE_DONE)
+	if (state == GW_SOURCE_DONE) {
+		run->job->vm = NULL;
 		gw_host_drop_vm(run->host, v, true);
-	else if (v->ended && !v->note[0])
+	} else if (v->ended && !v->note[0]) {
 		snprintf(v->note, sizeof(v->note), "its process ended during migration %s; 'godwit stop %s' clears it away",
 		         run->job->id, v->name);
+	}
 }
 
 static void *job_thread(void *arg)
@@ -193,12 +195,15 @@ static void *job_thread(void *arg)
 	do {
 		struct gw_error err = GW_ERROR_INIT;
 		int r = gw_out_run(run->out, &err);
+		bool ended;
 
+		/* Not by the code: that may be the other host's. */
 		state = gw_out_state(run->out);
+		ended = state == GW_SOURCE_DONE || state == GW_SOURCE_ABORTED || state == GW_SOURCE_UNKNOWN;
 		GW_LOCKED(&h->lock);
-		if (r != -ESHUTDOWN)
+		if (ended)
 			publish(run, r, &err, state);
-		if (r == -ESHUTDOWN || (state == GW_SOURCE_UNKNOWN && atomic_load(&h->stopping)))
+		if (!ended || (state == GW_SOURCE_UNKNOWN && atomic_load(&h->stopping)))
 			break; /* the journal tells the next start */
 		if (state != GW_SOURCE_UNKNOWN)
 			let_go(run, state);

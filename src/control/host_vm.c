@@ -158,18 +158,34 @@ int gw_host_info(struct gw_host *h, json_t **ret, struct gw_error *err)
 
 /* Starting. */
 
-static int start_reserved(struct gw_host *h, struct gw_host_vm *v, struct gw_vm **ret, struct gw_error *err)
+/* From here on gw_host_stop() can end the wait for it. */
+static void publish(struct gw_host *h, struct gw_host_vm *v, struct gw_vm *vm)
+{
+	GW_LOCKED(&h->lock);
+	v->vm = vm;
+	if (atomic_load(&h->stopping))
+		vm->ops->kill(vm);
+}
+
+static int start_reserved(struct gw_host *h, struct gw_host_vm *v, struct gw_error *err)
 {
 	struct gw_record rec = { .state = GW_RECORD_RUNNING, .epoch = 1 };
 	struct gw_qemu_start how = { .def = v->def };
+	struct gw_vm *vm = NULL;
 	int r = gw_host_save_definition(v, err);
 
 	if (r == 0)
 		r = gw_journal_write(v->journal, &rec, err);
 	if (r == 0)
-		r = gw_qemu_start(&h->qemu, &how, gw_deadline_in(START_TIMEOUT_NS), ret, err);
+		r = gw_qemu_launch(&h->qemu, &how, &vm, err);
+	if (r < 0)
+		return r;
+	publish(h, v, vm);
+	r = gw_qemu_await(vm, gw_deadline_in(START_TIMEOUT_NS), err);
 	if (r == 0)
 		v->record = rec;
+	else if (vm->ops->destroy(vm, NULL) < 0)
+		gw_log_error(v->name, "its QEMU, pid %d, does not end", (int)vm->ops->pid(vm));
 	return r;
 }
 
@@ -177,7 +193,6 @@ int gw_host_vm_start(struct gw_host *h, const char *definition, json_t **ret, st
 {
 	struct gw_vm_def *def = NULL;
 	struct gw_host_vm *v = NULL;
-	struct gw_vm *vm = NULL;
 	int r = gw_vm_def_parse(definition, &def, err);
 
 	if (r < 0)
@@ -198,16 +213,15 @@ int gw_host_vm_start(struct gw_host *h, const char *definition, json_t **ret, st
 	gw_vm_def_free(def);
 	if (r < 0)
 		return r;
-	r = start_reserved(h, v, &vm, err);
+	r = start_reserved(h, v, err);
 	GW_LOCKED(&h->lock);
 	if (r < 0) {
 		gw_host_drop_vm(h, v, true);
 		return r;
 	}
-	v->vm = vm;
 	v->busy = GW_IDLE_VM;
 	gw_host_watch_vm(h, v);
-	gw_log_info(v->name, "started, pid %d", (int)vm->ops->pid(vm));
+	gw_log_info(v->name, "started, pid %d", (int)v->vm->ops->pid(v->vm));
 	*ret = vm_json(v, GW_VM_RUNNING);
 	return 0;
 }

@@ -430,6 +430,13 @@ unsigned gw_target_step(struct gw_target_machine *m, enum gw_target_event ev)
 	return r->actions;
 }
 
+bool gw_target_may_discard(const struct gw_target_machine *m)
+{
+	const struct target_row *r = &target_table[m->state][E(FAILED)];
+
+	return m->state == S(DISCARD) || (r->valid && r->next == S(DISCARD));
+}
+
 static const char *const target_state_names[GW_TARGET_STATE_COUNT] = {
 	[S(IDLE)] = "idle",
 	[S(PREPARE)] = "prepare",

@@ -183,6 +183,8 @@ struct gw_target_machine {
 
 /* As gw_source_step. */
 unsigned gw_target_step(struct gw_target_machine *m, enum gw_target_event ev);
+/* Nobody counts on the copy: a failure discards it, or it is being discarded. */
+bool gw_target_may_discard(const struct gw_target_machine *m);
 const char *gw_target_state_name(enum gw_target_state s);
 const char *gw_target_event_name(enum gw_target_event e);
 

@@ -96,6 +96,10 @@ struct gw_hypervisor_ops {
 	/* Tells the network where the VM's MAC addresses now live (N11). */
 	int (*announce)(struct gw_vm *vm, struct gw_error *err);
 
+	/* From any thread, beside any other operation: ends the VMM's process at once, and by that every wait for it. What it
+	 * leaves is removed by destroy(). */
+	void (*kill)(struct gw_vm *vm);
+
 	/* Ends the VMM (politely, then by SIGKILL) and removes everything it left: RAM files, sockets,
 	 * run folder. Idempotent. The object stays valid. */
 	int (*destroy)(struct gw_vm *vm, struct gw_error *err);

@@ -138,10 +138,9 @@ static void note_command(struct gw_qemu *q, const struct gw_strv *argv)
 /* The record goes to disk before QEMU runs (so that nothing can be left that it does not name) and
  * again with the pid. The QMP socket listens before QEMU runs: connecting needs no retries. */
 static int run_qemu(struct gw_qemu *q, const struct gw_qemu_host *host, const struct gw_strv *argv,
-                    gw_time_ns deadline, struct gw_error *err)
+                    struct gw_error *err)
 {
 	int listen_fd = -1;
-	struct gw_qmp *qmp;
 	int r = gw_qemu_record_write(q->run_dir, &q->rec, err);
 
 	if (r == 0)
@@ -156,17 +155,11 @@ static int run_qemu(struct gw_qemu *q, const struct gw_qemu_host *host, const st
 		    gw_qemu_record_write(q->run_dir, &q->rec, err);
 	}
 	close(listen_fd); /* QEMU's copy is the only one: if it dies, a connection ends */
-	if (r < 0)
-		return r;
-	r = gw_qmp_connect(q->qmp_socket, deadline, &qmp, err);
-	if (r < 0)
-		return gw_qemu_explain(q, r, "QEMU did not start", err);
-	q->qmp = qmp;
-	return 0;
+	return r;
 }
 
-static int start(struct gw_qemu *q, const struct gw_qemu_host *host, const struct gw_qemu_start *how,
-                 gw_time_ns deadline, struct gw_error *err)
+static int launch(struct gw_qemu *q, const struct gw_qemu_host *host, const struct gw_qemu_start *how,
+                  struct gw_error *err)
 {
 	struct gw_strv argv = { .v = NULL };
 	int r = make_ram(q, err);
@@ -182,12 +175,8 @@ static int start(struct gw_qemu *q, const struct gw_qemu_host *host, const struc
 	if (r < 0)
 		return r;
 	note_command(q, &argv);
-	r = run_qemu(q, host, &argv, deadline, err);
+	r = run_qemu(q, host, &argv, err);
 	gw_strv_done(&argv);
-	if (r == 0)
-		r = gw_qemu_configure(q, deadline, err);
-	if (r == 0 && !how->incoming)
-		r = gw_qemu_resume(&q->vm, deadline, err);
 	return r;
 }
 
@@ -199,8 +188,8 @@ static void undo(struct gw_qemu *q)
 	gw_qemu_remove_files(q->run_dir, &q->rec, true, NULL);
 }
 
-int gw_qemu_start(const struct gw_qemu_host *host, const struct gw_qemu_start *how,
-                  gw_time_ns deadline, struct gw_vm **ret, struct gw_error *err)
+int gw_qemu_launch(const struct gw_qemu_host *host, const struct gw_qemu_start *how, struct gw_vm **ret,
+                   struct gw_error *err)
 {
 	struct gw_qemu *q;
 	int r;
@@ -219,7 +208,7 @@ int gw_qemu_start(const struct gw_qemu_host *host, const struct gw_qemu_start *h
 	if (r == 0)
 		r = make_run_dir(q, err);
 	if (r == 0) {
-		r = start(q, host, how, deadline, err);
+		r = launch(q, host, how, err);
 		if (r < 0)
 			undo(q);
 	}
@@ -228,6 +217,42 @@ int gw_qemu_start(const struct gw_qemu_host *host, const struct gw_qemu_start *h
 		return r;
 	}
 	*ret = &q->vm;
+	return 0;
+}
+
+int gw_qemu_await(struct gw_vm *vm, gw_time_ns deadline, struct gw_error *err)
+{
+	struct gw_qemu *q = gw_qemu_of(vm);
+	struct gw_qmp *qmp;
+	int r = gw_qmp_connect(q->qmp_socket, deadline, &qmp, err);
+
+	if (r < 0)
+		return gw_qemu_explain(q, r, "QEMU did not start", err);
+	{
+		GW_LOCKED(&q->lock);
+		q->qmp = qmp;
+	}
+	r = gw_qemu_configure(q, deadline, err);
+	if (r == 0 && !q->rec.incoming)
+		r = gw_qemu_resume(vm, deadline, err);
+	return r;
+}
+
+int gw_qemu_start(const struct gw_qemu_host *host, const struct gw_qemu_start *how,
+                  gw_time_ns deadline, struct gw_vm **ret, struct gw_error *err)
+{
+	struct gw_vm *vm;
+	int r = gw_qemu_launch(host, how, &vm, err);
+
+	if (r < 0)
+		return r;
+	r = gw_qemu_await(vm, deadline, err);
+	if (r < 0) {
+		undo(gw_qemu_of(vm));
+		vm->ops->free(vm);
+		return r;
+	}
+	*ret = vm;
 	return 0;
 }
 

@@ -48,8 +48,16 @@ int gw_qemu_ram_path(const struct gw_qemu_host *host, const struct gw_vm_def *de
 int gw_qemu_resolve(const struct gw_qemu_host *host, struct gw_vm_def *def, json_t *reasons,
                     struct gw_error *err);
 
-/* Starts QEMU in its own session (it outlives the daemon) and returns when QMP answers.
- * Nothing is left behind on failure; the text carries QEMU's own last words. */
+/* Starts QEMU in its own session (it outlives the daemon) and does not wait for it: until gw_qemu_await() has returned
+ * only kill, destroy and free may be called. Nothing is left behind on failure. */
+int gw_qemu_launch(const struct gw_qemu_host *host, const struct gw_qemu_start *how, struct gw_vm **ret,
+                   struct gw_error *err);
+
+/* Returns when QMP answers, and the guest runs unless it is to wait for device state. The text of a failure carries
+ * QEMU's own last words; then the VM is to be destroyed and freed. Ends early when it is killed. */
+int gw_qemu_await(struct gw_vm *vm, gw_time_ns deadline, struct gw_error *err);
+
+/* Both. Nothing is left behind on failure. */
 int gw_qemu_start(const struct gw_qemu_host *host, const struct gw_qemu_start *how,
                   gw_time_ns deadline, struct gw_vm **ret, struct gw_error *err);
 

@@ -5,9 +5,11 @@
 #include <inttypes.h>
 #include <limits.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/pidfd.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -345,6 +347,14 @@ static void lower_priority(pid_t pid)
 			(void)setpriority(PRIO_PROCESS, (id_t)atoi(e->d_name), GW_BACKGROUND_NICE);
 }
 
+static void op_kill(struct gw_vm *vm)
+{
+	struct gw_qemu *q = gw_qemu_of(vm);
+
+	lower_priority(q->rec.pid);
+	pidfd_send_signal(q->pidfd, SIGKILL, NULL, 0);
+}
+
 static int op_destroy(struct gw_vm *vm, struct gw_error *err)
 {
 	struct gw_qemu *q = gw_qemu_of(vm);
@@ -418,6 +428,7 @@ const struct gw_hypervisor_ops gw_qemu_ops = {
 	.load_begin = gw_qemu_load_begin,
 	.load_wait = gw_qemu_load_wait,
 	.announce = op_announce,
+	.kill = op_kill,
 	.destroy = op_destroy,
 	.free = op_free,
 };

@@ -63,6 +63,8 @@ static enum gw_target_event do_create(struct gw_in *in)
 {
 	int r = gw_in_create(in, &in->failure);
 
+	if (r == -ESTALE) /* the source sent ABORT */
+		return GW_TARGET_EV_ABORT;
 	return r < 0 ? failed(in, r) : GW_TARGET_EV_PREPARED;
 }
 
@@ -80,8 +82,13 @@ static enum gw_target_event do_send_prepared(struct gw_in *in)
 
 static enum gw_target_event do_load(struct gw_in *in)
 {
-	int r = gw_in_load(in, &in->failure);
+	struct gw_in_guard guard;
+	int r = gw_in_guard_begin(&guard, in, GW_IN_GUARD_LOADING, &in->failure);
 
+	if (r == 0)
+		r = gw_in_guard_end(&guard, gw_in_load(in, &in->failure), &in->failure);
+	if (r == -ESTALE) /* the source sent ABORT */
+		return GW_TARGET_EV_ABORT;
 	return r < 0 ? GW_TARGET_EV_FAILED : GW_TARGET_EV_LOADED;
 }
 
@@ -267,6 +274,9 @@ static enum gw_target_event do_destroy(struct gw_in *in)
 {
 	struct gw_error err = GW_ERROR_INIT;
 
+	/* It never ran: a polite end could save nothing, and one that hangs would not hear of it. */
+	if (in->vm)
+		in->vm->ops->kill(in->vm);
 	gw_in_release(in);
 	if (in->vm && in->vm->ops->destroy(in->vm, &err) < 0)
 		gw_log_error(in->vm_name, "removing the copy: %s", gw_error_text(&err));
@@ -303,6 +313,11 @@ static unsigned feed(struct gw_in *in, enum gw_target_event ev)
 	unsigned todo;
 
 	GW_LOCKED(&in->lock);
+	if (in->stop && gw_target_may_discard(&in->machine) && in->machine.state != GW_TARGET_DISCARD) {
+		/* Whatever came of it: gw_in_stop() has ended the VMM. */
+		gw_error_set(&in->failure, ESHUTDOWN, "the daemon of the target is stopping");
+		ev = GW_TARGET_EV_FAILED;
+	}
 	gw_log_debug(in->vm_name, "incoming: %s in %s", gw_target_event_name(ev), gw_target_state_name(in->machine.state));
 	todo = gw_target_step(&in->machine, ev);
 	pthread_cond_broadcast(&in->changed);
@@ -363,7 +378,7 @@ int gw_in_run(struct gw_in *in, const json_t *prepare, struct gw_error *err)
 	enum gw_target_event ev = in->first;
 
 	in->prepare = prepare;
-	while (!stopping(in)) {
+	while (!stopping(in) || gw_target_may_discard(&in->machine)) {
 		ev = carry_out(in, feed(in, ev));
 		if (in->machine.state == GW_TARGET_GONE ||
 		    (in->machine.state == GW_TARGET_RUNNING && in->owner_recorded))
@@ -398,9 +413,18 @@ void gw_in_post(struct gw_in *in, enum gw_target_event ev)
 
 void gw_in_stop(struct gw_in *in)
 {
+	struct gw_error why;
+
+	gw_error_set(&why, ECANCELED, "the daemon of the target is stopping");
 	GW_LOCKED(&in->lock);
 	in->stop = true;
 	eventfd_write(in->wake_fd, 1);
+	if (!gw_target_may_discard(&in->machine))
+		return;
+	if (in->receiver)
+		gw_receiver_break(in->receiver, &why);
+	if (in->vm)
+		in->vm->ops->kill(in->vm);
 }
 
 /* What to answer to the source, or 0 while that is not known yet. Lock held. */
@@ -511,8 +535,7 @@ void gw_in_free(struct gw_in *in)
 	if (!in)
 		return;
 	gw_in_release(in);
-	if (in->wake_fd >= 0)
-		close(in->wake_fd);
+	gw_cleanup_fd(&in->wake_fd);
 	free(in->state);
 	free(in->layout);
 	pthread_cond_destroy(&in->changed);

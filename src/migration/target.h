@@ -24,8 +24,11 @@ struct gw_in_hooks {
 	/* Checks PREPARE against this host, reserves the VM's name, makes its folder. */
 	int (*reserve)(void *arg, struct gw_in *in, const json_t *prepare, struct gw_in_place *ret,
 	               struct gw_error *err);
-	/* Starts the VM paused and waiting, on the RAM files that are there by now. The daemon owns it. */
-	int (*start)(void *arg, struct gw_in *in, const json_t *prepare, struct gw_vm **ret, struct gw_error *err);
+	/* Starts the VM paused and waiting, on the RAM files that are there by now. The daemon owns it. Returns at once: the
+	 * VM can be killed and destroyed, and nothing else before await() has returned. */
+	int (*start)(void *arg, struct gw_in *in, struct gw_vm **ret, struct gw_error *err);
+	/* Until it answers; checks that it is what PREPARE asks for. Ends early when the VM is killed. */
+	int (*await)(void *arg, struct gw_in *in, const json_t *prepare, struct gw_error *err);
 	/* It runs here, and the record says so. */
 	void (*running)(void *arg, struct gw_in *in, uint64_t epoch);
 	/* Nothing of it is to be left. Also after a failed reserve or start. */
@@ -60,7 +63,8 @@ uint32_t gw_in_tell(struct gw_in *in, uint32_t answer, gw_time_ns timeout);
 
 /* The VM's process ended, or the daemon stops. */
 void gw_in_post(struct gw_in *in, enum gw_target_event ev);
-/* Ends gw_in_run without any decision, for the daemon's exit: everything is left as it is. */
+/* For the daemon's exit: ends gw_in_run. A copy that the source may count on (READY was said) is left as it is, without
+ * any decision; any other is removed, and the source told so. */
 void gw_in_stop(struct gw_in *in);
 
 enum gw_target_state gw_in_state(struct gw_in *in);

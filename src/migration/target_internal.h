@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* One incoming migration's insides, shared by target.c (the machine), target_populate.c, target_receive.c and
- * target_setup.c. */
+/* One incoming migration's insides, shared by target.c (the machine) and the other target_*.c. */
 #ifndef GW_MIGRATION_TARGET_INTERNAL_H
 #define GW_MIGRATION_TARGET_INTERNAL_H
 
@@ -25,7 +24,7 @@ struct gw_in {
 	const json_t *prepare;
 	int control_fd, ask_fd;
 	char vm_name[64];
-	struct gw_vm *vm;
+	struct gw_vm *vm; /* written with the lock held: others kill it */
 	struct gw_journal *journal;
 	char source_name[128], source_address[304];
 	uint64_t epoch; /* E, the source's; COMMIT makes it E+1 */
@@ -51,6 +50,7 @@ struct gw_in {
 	enum gw_target_event events[GW_IN_EVENTS_MAX];
 	unsigned n_events;
 	bool stop, finished, recorded;
+	bool given_up; /* by the guard */
 	struct gw_receiver *receiver; /* channels may be added from other threads */
 	uint8_t token[16];
 	bool token_valid;
@@ -68,9 +68,27 @@ void gw_in_arrived(void *populate, uint32_t region, uint64_t first_page, uint64_
 void gw_in_hurry_populating(struct gw_in *in);              /* the guest stands still: nothing more ahead */
 /* Until all that has arrived is in the VMM's page tables too, and the layout. */
 void gw_in_wait_populated(struct gw_in *in, gw_time_ns patience);
-int gw_in_populate_error(struct gw_in *in);                 /* 0, or why there is no memory for the guest */
+int gw_in_populate_failed(struct gw_in *in, struct gw_error *err); /* 0 as long as there is memory for the guest */
 void gw_in_populated(struct gw_in *in, gw_time_ns *ret_ns, uint64_t *ret_huge_bytes);
 void gw_in_stop_populating(struct gw_in *in);
+
+/* target_guard.c. Between begin and end the VMM is killed when what is being done with it has become pointless. */
+enum gw_in_guarded {
+	GW_IN_GUARD_MAKING,  /* ends by anything from the source, a lost connection, and whatever wakes wake_fd */
+	GW_IN_GUARD_LOADING, /* ends by ABORT alone */
+};
+
+struct gw_in_guard {
+	struct gw_in *in;
+	enum gw_in_guarded what;
+	int end_fd;
+	pthread_t thread;
+};
+
+int gw_in_guard_begin(struct gw_in_guard *g, struct gw_in *in, enum gw_in_guarded what, struct gw_error *err);
+/* `r` is what came of the work; returned as it is unless the guard gave up. Then a negative errno, with the reason in
+ * err: -ESTALE when the source sent ABORT. */
+int gw_in_guard_end(struct gw_in_guard *g, int r, struct gw_error *err);
 
 /* target_receive.c */
 int gw_in_receive(struct gw_in *in, struct gw_error *err); /* until SENT and everything is in RAM */

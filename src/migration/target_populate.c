@@ -315,14 +315,16 @@ void gw_in_wait_populated(struct gw_in *in, gw_time_ns patience)
 		r = gw_cond_wait(&p->changed, &p->lock, deadline);
 }
 
-int gw_in_populate_error(struct gw_in *in)
+int gw_in_populate_failed(struct gw_in *in, struct gw_error *err)
 {
 	struct gw_populate *p = in->populate;
+	int r = 0;
 
-	if (!p)
-		return 0;
-	GW_LOCKED(&p->lock);
-	return p->error;
+	if (p) {
+		GW_LOCKED(&p->lock);
+		r = p->error;
+	}
+	return r < 0 ? gw_error_set_errno(err, r, "cannot allocate the guest's memory on the target") : 0;
 }
 
 void gw_in_populated(struct gw_in *in, gw_time_ns *ret_ns, uint64_t *ret_huge_bytes)

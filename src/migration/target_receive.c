@@ -59,13 +59,6 @@ static int complete(struct gw_in *in, const char *body, struct gw_error *err)
 	return gw_fault("target-all-received");
 }
 
-static int populate_failed(struct gw_in *in, struct gw_error *err)
-{
-	int e = gw_in_populate_error(in);
-
-	return e ? gw_error_set_errno(err, e, "cannot allocate the guest's memory on the target") : 0;
-}
-
 /* PASS: answered once that pass is in RAM and the page tables are populated (or that takes too long). */
 static int catch_up(struct gw_in *in, const char *body, struct gw_error *err)
 {
@@ -116,7 +109,7 @@ int gw_in_receive(struct gw_in *in, struct gw_error *err)
 		struct gw_wire_frame f;
 
 		r = gw_peer_recv(in->control_fd, &f, &body, &in->wait, err);
-		if (r == -ECANCELED && populate_failed(in, err) < 0)
+		if (r == -ECANCELED && gw_in_populate_failed(in, err) < 0)
 			return err->code;
 		if (r == 0)
 			r = handle_frame(in, &f, body, err);

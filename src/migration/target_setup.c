@@ -111,9 +111,30 @@ static int begin_load(struct gw_in *in, struct gw_error *err)
 	return r;
 }
 
+static int make_vm(struct gw_in *in, struct gw_error *err)
+{
+	const struct gw_in_hooks *hooks = in->config.hooks;
+	struct gw_vm *vm = NULL;
+	int r = hooks->start(in->config.hooks_arg, in, &vm, err);
+
+	if (r < 0)
+		return r;
+	{
+		GW_LOCKED(&in->lock);
+		in->vm = vm;
+		if (in->given_up)
+			vm->ops->kill(vm);
+	}
+	r = hooks->await(in->config.hooks_arg, in, in->prepare, err);
+	if (r == 0)
+		r = gw_fault("target-vm-started");
+	return r < 0 ? r : begin_load(in, err);
+}
+
 int gw_in_create(struct gw_in *in, struct gw_error *err)
 {
 	struct gw_in_place place = { 0 };
+	struct gw_in_guard guard;
 	int r = gw_fault("target-prepare-received");
 
 	if (r == 0)
@@ -132,14 +153,13 @@ int gw_in_create(struct gw_in *in, struct gw_error *err)
 	r = record_incoming(in, err);
 	if (r == 0)
 		r = make_ram(in, &place, err);
+	if (r == 0)
+		r = gw_in_guard_begin(&guard, in, GW_IN_GUARD_MAKING, err);
 	if (r < 0)
 		return r;
 	gw_in_start_populating(in);
-	r = in->config.hooks->start(in->config.hooks_arg, in, in->prepare, &in->vm, err);
-	if (r == 0)
-		r = gw_fault("target-vm-started");
-	if (r == 0)
-		r = begin_load(in, err);
+	r = make_vm(in, err);
+	r = gw_in_guard_end(&guard, r, err);
 	if (r == 0)
 		gw_in_populate_vmm(in, in->vm);
 	return r;

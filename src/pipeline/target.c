@@ -65,6 +65,11 @@ static void note_failure(struct gw_receiver *r, const struct gw_error *why)
 		eventfd_write(r->notify_fd, 1);
 }
 
+void gw_receiver_break(struct gw_receiver *r, const struct gw_error *why)
+{
+	note_failure(r, why);
+}
+
 static void note_barrier(struct gw_receiver *r, struct channel *c, uint32_t pass)
 {
 	GW_LOCKED(&r->lock);

@@ -34,6 +34,9 @@ int gw_receiver_add_channel(struct gw_receiver *r, unsigned index, int fd, struc
  * Fails with the first channel's error. w->idle_ns bounds the whole wait. */
 int gw_receiver_wait(struct gw_receiver *r, uint32_t pass, const struct gw_wait *w, struct gw_error *err);
 
+/* From any thread: as if a channel had failed for that reason. */
+void gw_receiver_break(struct gw_receiver *r, const struct gw_error *why);
+
 /* The failure, or 0. */
 int gw_receiver_error(struct gw_receiver *r, struct gw_error *err);
 

@@ -138,6 +138,18 @@ static void test_target_never(void **state)
 			}
 }
 
+static void test_target_promises(void **state)
+{
+	static const bool may[GW_TARGET_STATE_COUNT] = { [T(PREPARE)] = true, [T(RECEIVE)] = true, [T(LOAD)] = true,
+		                                         [T(DISCARD)] = true };
+
+	for (int s = 0; s < GW_TARGET_STATE_COUNT; s++) {
+		struct gw_target_machine m = { .state = (enum gw_target_state)s };
+
+		assert_int_equal(gw_target_may_discard(&m), may[s]);
+	}
+}
+
 static void test_names(void **state)
 {
 	for (int s = 0; s < GW_TARGET_STATE_COUNT; s++)
@@ -158,6 +170,7 @@ int main(void)
 		TEST("X1 a target that is asked says whether it is whole", test_target_asked),
 		TEST("X1 a restarted target asks, or reports that it runs", test_target_restarts),
 		TEST("X1 no event makes a target run in part or destroys it undecided", test_target_never),
+		TEST("X1 a daemon that stops discards what nobody counts on, and nothing else", test_target_promises),
 		TEST("every state and event has a name", test_names),
 	};
 

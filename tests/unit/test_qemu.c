@@ -365,6 +365,44 @@ static void a_start_that_fails_leaves_nothing_and_says_why(void **state)
 	gw_vm_def_free(def);
 }
 
+static void *await(void *arg)
+{
+	struct saver *s = arg;
+
+	s->result = gw_qemu_await(s->vm, soon(), &s->err);
+	return NULL;
+}
+
+static void a_start_that_hangs_ends_when_it_is_killed(void **state)
+{
+	struct fixture *f = *state;
+	struct gw_vm_def *def = define(f, "mute", "memory=8M\naccel=tcg\n");
+	gw_autofree char *path = text_of("%s/mute-qemu", f->dir), *run_dir = text_of("%s/mute", f->source.run_dir);
+	static const char script[] = "#!/bin/bash\ntrap '' TERM\nexec sleep 1000\n";
+	struct gw_qemu_host host = f->source;
+	struct gw_qemu_start how = { .def = def, .incoming = true };
+	struct saver waiter = { .vm = NULL };
+	char ram_path[256];
+	gw_time_ns killed;
+	pthread_t thread;
+
+	assert_int_equal(gw_write_file_durable(path, script, sizeof(script) - 1, 0700), 0);
+	host.binary = path;
+	OK(gw_qemu_launch(&host, &how, &waiter.vm, &err));
+	pthread_create(&thread, NULL, await, &waiter);
+	killed = gw_now_ns();
+	waiter.vm->ops->kill(waiter.vm);
+	pthread_join(thread, NULL);
+	assert_int_equal(waiter.result, -ESRCH);
+	OK(waiter.vm->ops->destroy(waiter.vm, &err));
+	assert_true(gw_now_ns() - killed < GW_NS_PER_S);
+	assert_false(exists(run_dir));
+	OK(gw_qemu_ram_path(&host, def, ram_path, sizeof(ram_path), &err));
+	assert_false(exists(ram_path));
+	waiter.vm->ops->free(waiter.vm);
+	gw_vm_def_free(def);
+}
+
 /* ---- huge pages ---- */
 
 static uint64_t smaps_kib(pid_t pid, uint64_t hva, const char *key)
@@ -497,7 +535,7 @@ static void x1_an_operation_ends_when_qemu_is_killed_in_the_middle(void **state)
 			stop_process(vm->ops->pid(vm));
 		}
 		killed = gw_now_ns();
-		kill(vm->ops->pid(vm), SIGKILL);
+		vm->ops->kill(vm);
 		pthread_join(thread, NULL);
 		assert_true(gw_now_ns() - killed < GW_NS_PER_S);
 		if (op != OP_SAVE || v.result != 0) {
@@ -598,6 +636,7 @@ int main(int argc, char **argv)
 		VM_TEST(what_a_dead_vm_left_is_swept),
 		VM_TEST(a_qemu_that_does_not_answer_is_adopted_and_destroyed),
 		VM_TEST(a_start_that_fails_leaves_nothing_and_says_why),
+		VM_TEST(a_start_that_hangs_ends_when_it_is_killed),
 		VM_TEST(v5_ram_on_huge_pages_is_mapped_by_huge_pages),
 		VM_TEST(x1_an_operation_ends_when_qemu_is_killed_in_the_middle),
 		VM_TEST(x3_facts_of_like_vms_agree_and_differences_are_named),

@@ -167,23 +167,26 @@ void gw_host_vm_ended(struct gw_host *h)
 
 /* Taking over after a restart. */
 
+#define ANY (-1)
+
 static const struct {
 	enum gw_record_state record;
 	bool alive;
-	enum gw_vm_status status; /* when alive; GW_VM_DEAD: any */
+	int status; /* when alive: an enum gw_vm_status, of which GW_VM_DEAD stands for one that does not answer, or ANY */
 	enum { TAKE, OUTGOING, INCOMING } how;
 	int event;
 } takeover[] = {
-	{ GW_RECORD_MIGRATING, true, GW_VM_DEAD, OUTGOING, GW_SOURCE_EV_RESTARTED_BEGIN },
-	{ GW_RECORD_MIGRATING, false, GW_VM_DEAD, OUTGOING, GW_SOURCE_EV_RESTARTED_LOST },
-	{ GW_RECORD_COMMITTED, true, GW_VM_DEAD, OUTGOING, GW_SOURCE_EV_RESTARTED_COMMIT },
-	{ GW_RECORD_COMMITTED, false, GW_VM_DEAD, OUTGOING, GW_SOURCE_EV_RESTARTED_COMMIT },
+	{ GW_RECORD_MIGRATING, true, ANY, OUTGOING, GW_SOURCE_EV_RESTARTED_BEGIN },
+	{ GW_RECORD_MIGRATING, false, ANY, OUTGOING, GW_SOURCE_EV_RESTARTED_LOST },
+	{ GW_RECORD_COMMITTED, true, ANY, OUTGOING, GW_SOURCE_EV_RESTARTED_COMMIT },
+	{ GW_RECORD_COMMITTED, false, ANY, OUTGOING, GW_SOURCE_EV_RESTARTED_COMMIT },
 	{ GW_RECORD_ABORTED, true, GW_VM_PAUSED, OUTGOING, GW_SOURCE_EV_RESTARTED_ABORT },
 	{ GW_RECORD_ABORTED, true, GW_VM_SAVED, OUTGOING, GW_SOURCE_EV_RESTARTED_ABORT },
+	{ GW_RECORD_ABORTED, true, GW_VM_DEAD, OUTGOING, GW_SOURCE_EV_RESTARTED_ABORT },
 	{ GW_RECORD_INCOMING, true, GW_VM_PAUSED, INCOMING, GW_TARGET_EV_RESTARTED },
 	{ GW_RECORD_INCOMING, true, GW_VM_RUNNING, INCOMING, GW_TARGET_EV_RESTARTED_RUNNING },
-	{ GW_RECORD_INCOMING, true, GW_VM_DEAD, INCOMING, GW_TARGET_EV_RESTARTED_PART },
-	{ GW_RECORD_INCOMING, false, GW_VM_DEAD, INCOMING, GW_TARGET_EV_RESTARTED_PART },
+	{ GW_RECORD_INCOMING, true, ANY, INCOMING, GW_TARGET_EV_RESTARTED_PART },
+	{ GW_RECORD_INCOMING, false, ANY, INCOMING, GW_TARGET_EV_RESTARTED_PART },
 };
 
 static int take_over_migration(struct gw_host *h, struct gw_host_vm *v, enum gw_vm_status status, struct gw_error *err)
@@ -191,7 +194,7 @@ static int take_over_migration(struct gw_host *h, struct gw_host_vm *v, enum gw_
 	for (size_t i = 0; i < GW_ARRAY_SIZE(takeover); i++) {
 		if (takeover[i].record != v->record.state || takeover[i].alive != (v->vm != NULL))
 			continue;
-		if (takeover[i].status != GW_VM_DEAD && takeover[i].status != status)
+		if (takeover[i].status != ANY && takeover[i].status != (int)status)
 			continue;
 		if (takeover[i].how == OUTGOING)
 			return gw_host_resume_outgoing(h, v, (enum gw_source_event)takeover[i].event, err);
@@ -226,7 +229,7 @@ static void take_over(struct gw_host *h, struct gw_host_vm *v)
 	struct gw_error err = GW_ERROR_INIT;
 	int r = gw_qemu_adopt(&h->qemu, v->def, &v->vm, &err);
 
-	if (r == 0)
+	if (r == 0 && gw_qemu_connected(v->vm)) /* one that does not answer holds up the others long enough as it is */
 		r = v->vm->ops->status(v->vm, &status, &err);
 	if (v->vm)
 		gw_host_watch_vm(h, v);

@@ -31,7 +31,8 @@ int gw_host_migrate(struct gw_host *h, const char *vm, const json_t *request, js
                     struct gw_error *err);
 int gw_host_job_list(struct gw_host *h, json_t **ret, struct gw_error *err);   /* [Job] newest last */
 int gw_host_job_show(struct gw_host *h, const char *id, json_t **ret, struct gw_error *err);
-/* Returns when the job is cancelled or past it: 0, or -EALREADY when it was already decided. */
+/* 0 when the cancel was accepted, -EALREADY when it was decided already. Returns when the job has ended, or within a
+ * second: then it is not final yet, and its step says what the way back waits for. */
 int gw_host_job_cancel(struct gw_host *h, const char *id, struct gw_error *err);
 /* Waits until the job has changed since *seq (0: at once) or `timeout` passed; fills *seq and *ret. */
 int gw_host_job_wait(struct gw_host *h, const char *id, uint64_t *seq, gw_time_ns timeout,

@@ -68,6 +68,7 @@ struct gw_job {
 	bool vm_ended; /* the VM's process died: it runs nowhere */
 	uint64_t seq;
 	uint64_t shown_bytes; /* progress at the last tick */
+	const char *shown_step; /* ditto */
 	json_t *final;       /* Job as it ended */
 	gw_time_ns deadline; /* then it is cancelled; GW_TIME_NEVER for none */
 	struct gw_job *next;

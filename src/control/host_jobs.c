@@ -12,6 +12,8 @@
 
 #define JOBS_KEPT 200
 #define TICK_NS (200 * GW_NS_PER_MS) /* progress of a running pass is looked at so often */
+#define SILENT_NS (500 * GW_NS_PER_MS) /* a VMM that says nothing for so long is named as the reason */
+#define CANCEL_NS (800 * GW_NS_PER_MS) /* a cancel is answered by then */
 
 /* What people are told of the machine's states. */
 static const struct {
@@ -22,7 +24,7 @@ static const struct {
 	[GW_SOURCE_STOP] = { "switching", "here" },     [GW_SOURCE_SENT] = { "switching", "here" },
 	[GW_SOURCE_COMMIT] = { "switching", "unknown" }, [GW_SOURCE_COMMITTED] = { "committed", "there" },
 	[GW_SOURCE_SERVING] = { "committed", "there" }, [GW_SOURCE_DONE] = { "done", "there" },
-	[GW_SOURCE_ABORT] = { "switching", "here" },
+	[GW_SOURCE_ABORT] = { "undoing", "here" },
 	[GW_SOURCE_ABORTED] = { "failed", "here" },     [GW_SOURCE_UNKNOWN] = { "unknown", "unknown" },
 };
 
@@ -104,6 +106,23 @@ void gw_host_job_changed(struct gw_host *h, struct gw_job *j)
 	pthread_cond_broadcast(&h->changed);
 }
 
+/* Static text. */
+static const char *step_text(struct gw_job *j)
+{
+	struct gw_vm *vm = j->vm ? j->vm->vm : NULL;
+
+	if (vm && vm->ops->silence(vm) >= SILENT_NS)
+		return "waits for the VM's QEMU, which does not answer";
+	return gw_out_step_text(j->out);
+}
+
+static const char *state_word(struct gw_job *j, enum gw_source_state s)
+{
+	if (s == GW_SOURCE_ABORTED && j->cancelled)
+		return "cancelled";
+	return j->out && gw_out_undoing(j->out) ? words[GW_SOURCE_ABORT].state : words[s].state;
+}
+
 static void add_live(struct gw_job *j, json_t *o)
 {
 	struct gw_progress p = { .predicted_downtime_ns = GW_TIME_NEVER, .eta_ns = GW_TIME_NEVER };
@@ -112,9 +131,9 @@ static void add_live(struct gw_job *j, json_t *o)
 	if (j->out) {
 		s = gw_out_state(j->out);
 		gw_out_progress(j->out, &p);
-		json_object_set_new(o, "step", json_string(gw_out_step_text(j->out)));
+		json_object_set_new(o, "step", json_string(step_text(j)));
 	}
-	json_object_set_new(o, "state", json_string(s == GW_SOURCE_ABORTED && j->cancelled ? "cancelled" : words[s].state));
+	json_object_set_new(o, "state", json_string(state_word(j, s)));
 	json_object_set_new(o, "vm_is", json_string(j->vm_ended ? "nowhere" : words[s].vm_is));
 	json_object_set_new(o, "progress", gw_progress_json(&p));
 }
@@ -199,16 +218,19 @@ int gw_host_job_show(struct gw_host *h, const char *id, json_t **ret, struct gw_
 	return 0;
 }
 
-/* Bytes that moved count as a change; the lock is held. */
+/* Bytes that moved count as a change, and so does another step; the lock is held. */
 static void tick(struct gw_job *j)
 {
 	struct gw_progress p;
+	const char *step;
 
 	if (!j->out || j->final)
 		return;
 	gw_out_progress(j->out, &p);
-	if (p.transferred_bytes != j->shown_bytes) {
+	step = step_text(j);
+	if (p.transferred_bytes != j->shown_bytes || step != j->shown_step) {
 		j->shown_bytes = p.transferred_bytes;
+		j->shown_step = step;
 		j->seq++;
 	}
 }
@@ -241,7 +263,7 @@ int gw_host_job_wait(struct gw_host *h, const char *id, uint64_t *seq, gw_time_n
 
 int gw_host_job_cancel(struct gw_host *h, const char *id, struct gw_error *err)
 {
-	gw_time_ns deadline = gw_deadline_in(5 * GW_NS_PER_S);
+	gw_time_ns deadline = gw_deadline_in(CANCEL_NS);
 	const char *state;
 	struct gw_job *j;
 

@@ -72,7 +72,11 @@ static int job_cancel(struct gw_host *host, const struct gw_request *req, struct
 {
 	int r = gw_host_job_cancel(host, req->arg, err);
 
-	return r < 0 ? r : gw_host_job_show(host, req->arg, &reply->json, err);
+	if (r == 0)
+		r = gw_host_job_show(host, req->arg, &reply->json, err);
+	if (r == 0 && !json_is_true(json_object_get(reply->json, "final")))
+		reply->status = 202;
+	return r;
 }
 
 static const struct gw_field start_fields[] = {

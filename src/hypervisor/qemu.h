@@ -66,6 +66,9 @@ int gw_qemu_start(const struct gw_qemu_host *host, const struct gw_qemu_start *h
 int gw_qemu_adopt(const struct gw_qemu_host *host, const struct gw_vm_def *def, struct gw_vm **ret,
                   struct gw_error *err);
 
+/* Whether there is a QMP connection, without waiting: after gw_qemu_adopt(), whether QEMU answered. */
+bool gw_qemu_connected(struct gw_vm *vm);
+
 /* Removes what a dead VM `name` left (run folder, RAM files). */
 int gw_qemu_sweep(const struct gw_qemu_host *host, const struct gw_vm_def *def, struct gw_error *err);
 

@@ -56,12 +56,25 @@ enum gw_source_event gw_out_take_posted(struct gw_out *o)
 	return ev;
 }
 
+/* A cancel that was accepted is kept: what would lead to COMMIT is a failure then, unless the target runs already. Lock
+ * held. */
+static enum gw_source_event keep_cancel(const struct gw_out *o, enum gw_source_event ev)
+{
+	struct gw_source_machine next = o->machine;
+
+	if (!o->cancelled || !gw_source_can_abort(&o->machine))
+		return ev;
+	(void)gw_source_step(&next, ev);
+	return next.state == GW_SOURCE_COMMIT && !next.commit_told ? GW_SOURCE_EV_FAILED : ev;
+}
+
 static unsigned feed(struct gw_out *o, enum gw_source_event ev, enum gw_source_state *ret_state)
 {
 	unsigned todo;
 
 	{
 		GW_LOCKED(&o->lock);
+		ev = keep_cancel(o, ev);
 		gw_log_debug(o->config.vm_name, "migration: %s in %s", gw_source_event_name(ev),
 		             gw_source_state_name(o->machine.state));
 		todo = gw_source_step(&o->machine, ev);
@@ -110,7 +123,7 @@ int gw_out_run(struct gw_out *o, struct gw_error *err)
 		ev = gw_out_carry_out(o, todo);
 		if (state == GW_SOURCE_DONE || state == GW_SOURCE_ABORTED || state == GW_SOURCE_UNKNOWN)
 			return outcome(o, state, err);
-		if (gw_out_stopping(o) && !gw_source_can_abort(&o->machine))
+		if (o->abandoned || (gw_out_stopping(o) && !gw_source_can_abort(&o->machine)))
 			return gw_error_set(err, ESHUTDOWN, "the daemon is stopping");
 		if (ev == GW_OUT_NO_EVENT)
 			ev = gw_out_await(o, state);
@@ -144,6 +157,7 @@ int gw_out_new_restarted(const struct gw_out_config *c, enum gw_source_event ev,
 	o->control_fd = o->hold_fd = -1;
 	o->first = ev;
 	o->step = "starting";
+	o->save_begun = ev != GW_SOURCE_EV_START; /* by an earlier life */
 	o->cancel_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	for (unsigned i = 0; i < GW_RAM_REGIONS_MAX; i++)
 		o->ram[i].fd = -1;
@@ -257,6 +271,12 @@ const char *gw_out_step_text(struct gw_out *o)
 {
 	GW_LOCKED(&o->lock);
 	return o->step;
+}
+
+bool gw_out_undoing(struct gw_out *o)
+{
+	GW_LOCKED(&o->lock);
+	return o->machine.state == GW_SOURCE_ABORT || (o->cancelled && gw_source_can_abort(&o->machine));
 }
 
 const struct gw_wire_id *gw_out_id(const struct gw_out *o)

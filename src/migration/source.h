@@ -55,7 +55,8 @@ int gw_out_new_restarted(const struct gw_out_config *config, enum gw_source_even
  * 0 when the VM runs at the target; else why not, with err. -EAGAIN with state UNKNOWN: call again to retry. */
 int gw_out_run(struct gw_out *o, struct gw_error *err);
 
-/* From any thread. Asks for ABORT; -EALREADY when it was decided. Returns at once. */
+/* From any thread. Asks for ABORT; -EALREADY when it was decided. Returns at once; once it was accepted the target will
+ * not run, however long the way back takes. */
 int gw_out_cancel(struct gw_out *o);
 
 /* For the daemon's exit: cancels if that is still possible, else ends gw_out_run with -ESHUTDOWN and leaves everything
@@ -71,6 +72,7 @@ enum gw_answer gw_out_answer(struct gw_out *o);
 void gw_out_progress(struct gw_out *o, struct gw_progress *ret);
 void gw_out_report(struct gw_out *o, struct gw_report *ret);
 const char *gw_out_step_text(struct gw_out *o); /* static text: what it is doing just now */
+bool gw_out_undoing(struct gw_out *o);          /* is on the way back, or will be */
 const struct gw_wire_id *gw_out_id(const struct gw_out *o);
 
 void gw_out_free(struct gw_out *o);

@@ -14,6 +14,7 @@
 #include "transport/peer.h"
 
 #define RETRY_NS (500 * GW_NS_PER_MS)
+#define ATTEMPT_NS (2 * GW_NS_PER_S)
 #define COMPLAIN_NS (60 * GW_NS_PER_S)
 
 /* When a connection broke because the target gave up, its own words are the better reason. */
@@ -42,8 +43,9 @@ static enum gw_source_event failed(struct gw_out *o, int code)
 
 	if (code == -ECONNRESET || code == -EPIPE)
 		prefer_target_words(o);
-	/* A VMM that died may have caused any other failure, and must be named first (see handover.h). */
-	if (ev == GW_OUT_NO_EVENT && vm_died(o))
+	/* A VMM that died may have caused any other failure, and must be named first (see handover.h). Where a cancel has only
+	 * copying to end nothing hangs on that, and one that does not answer need not be waited for. */
+	if (ev == GW_OUT_NO_EVENT && (code != -ECANCELED || o->save_begun) && vm_died(o))
 		ev = GW_SOURCE_EV_VM_LOST;
 	if (ev == GW_SOURCE_EV_VM_LOST)
 		gw_error_set(&o->failure, ESRCH, "the VM's process ended during the migration");
@@ -80,7 +82,7 @@ static enum gw_source_event do_record_commit(struct gw_out *o)
 	enum gw_source_event ev;
 	eventfd_t ignored;
 
-	{ /* From here on nobody can cancel; a cancel that came too late must not wake the waits after it. */
+	{ /* From here on nobody can cancel; one that was overtaken (see keep_cancel) must not wake the waits after it. */
 		GW_LOCKED(&o->lock);
 		o->cancelled = false;
 		if (o->n_events == 0)
@@ -101,19 +103,15 @@ static enum gw_source_event do_record_abort(struct gw_out *o)
 
 static enum gw_source_event do_send_prepare(struct gw_out *o)
 {
-	int r;
+	int r = gw_out_prepare(o, &o->failure);
 
-	gw_out_set_step(o, "preparing the target");
-	r = gw_out_prepare(o, &o->failure);
 	return r < 0 ? failed(o, r) : GW_SOURCE_EV_PREPARED;
 }
 
 static enum gw_source_event do_copy(struct gw_out *o)
 {
-	int r;
+	int r = gw_out_copy(o, &o->failure);
 
-	gw_out_set_step(o, "copying memory");
-	r = gw_out_copy(o, &o->failure);
 	return r < 0 ? failed(o, r) : GW_SOURCE_EV_CONVERGED;
 }
 
@@ -121,7 +119,7 @@ static enum gw_source_event do_stop_and_send(struct gw_out *o)
 {
 	int r;
 
-	gw_out_set_step(o, "switching over");
+	o->save_begun = true;
 	r = gw_out_stop_and_send(o, &o->failure);
 	return r < 0 ? failed(o, r) : GW_SOURCE_EV_ALL_SENT;
 }
@@ -173,7 +171,6 @@ static enum gw_source_event do_send_commit(struct gw_out *o)
 	enum gw_source_event ev;
 	int r;
 
-	gw_out_set_step(o, "committed; the target starts the guest");
 	if (o->control_fd >= 0) {
 		r = commit_over_control(o, &err);
 		if (r == 0)
@@ -200,7 +197,6 @@ static enum gw_source_event do_ask(struct gw_out *o)
 	struct gw_error err = GW_ERROR_INIT;
 	enum gw_source_event ev;
 
-	gw_out_set_step(o, "asking the target whether it holds the whole VM");
 	if (o->control_fd >= 0)
 		close(gw_steal_fd(&o->control_fd));
 	while (!gw_out_stopping(o)) {
@@ -216,41 +212,64 @@ static enum gw_source_event do_ask(struct gw_out *o)
 
 /* The way back. */
 
+/* After the VMM failed to do what the way back needs: false when the daemon stops. Then the next start goes on from the
+ * journal. */
+static bool try_again(struct gw_out *o, const char *what, const struct gw_error *err)
+{
+	o->abandoned = gw_out_stopping(o);
+	if (o->abandoned)
+		return false;
+	if (gw_now_ns() >= o->next_complaint) {
+		gw_log_error(o->config.vm_name, "%s, trying again: %s", what, gw_error_text(err));
+		o->next_complaint = gw_deadline_in(COMPLAIN_NS);
+	}
+	gw_sleep_ns(RETRY_NS);
+	return true;
+}
+
 static enum gw_source_event do_cancel_save(struct gw_out *o)
 {
-	struct gw_error err = GW_ERROR_INIT;
+	struct gw_vm *vm = o->save_begun ? o->config.vm : NULL;
+	int r = vm ? -EAGAIN : 0;
 
-	gw_out_set_step(o, "undoing");
 	gw_out_close_pipeline(o);
 	/* Resuming beside a save that goes on could leave the guest paused for ever: no way on before its end. */
-	while (o->config.vm && !gw_out_stopping(o) &&
-	       o->config.vm->ops->cancel_save(o->config.vm, gw_deadline_in(10 * GW_NS_PER_S), &err) < 0 && !vm_died(o)) {
-		gw_log_error(o->config.vm_name, "ending the device state transfer: %s", gw_error_text(&err));
-		gw_sleep_ns(RETRY_NS);
+	while (r < 0) {
+		struct gw_error err = GW_ERROR_INIT;
+
+		r = vm->ops->cancel_save(vm, gw_deadline_in(ATTEMPT_NS), &err);
+		if (r < 0 && ((r == -ESRCH && vm_died(o)) || !try_again(o, "ending the device state transfer", &err)))
+			break;
 	}
 	return GW_OUT_NO_EVENT;
 }
 
+static int resume_once(struct gw_out *o, struct gw_error *err)
+{
+	struct gw_vm *vm = o->config.vm;
+	enum gw_vm_status status;
+	int r = vm->ops->status(vm, &status, err);
+
+	if (r < 0 || status == GW_VM_RUNNING || status == GW_VM_SHUTDOWN || status == GW_VM_DEAD)
+		return r;
+	return vm->ops->resume(vm, gw_deadline_in(ATTEMPT_NS), err);
+}
+
+/* As often as the VMM does not answer; a few times when it does and refuses. */
 static enum gw_source_event do_resume(struct gw_out *o)
 {
 	struct gw_error err = GW_ERROR_INIT;
-	enum gw_vm_status status = GW_VM_DEAD;
-	int r;
+	int r = o->config.vm ? -EAGAIN : 0;
 
-	if (!o->config.vm)
-		return GW_SOURCE_EV_RESUMED;
-	for (int i = 0; i < 5; i++) {
-		r = o->config.vm->ops->status(o->config.vm, &status, &err);
-		if (r == 0 && (status == GW_VM_RUNNING || status == GW_VM_SHUTDOWN || status == GW_VM_DEAD))
+	for (unsigned refused = 0; r < 0 && refused < 5; refused += r != -ETIMEDOUT) {
+		r = resume_once(o, &err);
+		if (r == 0 || (r == -ESRCH && vm_died(o)))
 			return GW_SOURCE_EV_RESUMED;
-		if (r == 0)
-			r = o->config.vm->ops->resume(o->config.vm, gw_deadline_in(10 * GW_NS_PER_S), &err);
-		if (r == 0 || r == -ESRCH)
-			return GW_SOURCE_EV_RESUMED;
-		gw_log_error(o->config.vm_name, "cannot resume the guest: %s", gw_error_text(&err));
-		gw_sleep_ns(200 * GW_NS_PER_MS);
+		if (!try_again(o, "resuming the guest", &err))
+			return GW_OUT_NO_EVENT;
 	}
-	gw_error_prefix(&o->failure, "the guest could NOT be resumed (%s); the migration failed", gw_error_text(&err));
+	if (r < 0)
+		gw_error_prefix(&o->failure, "the guest could NOT be resumed (%s); the migration failed", gw_error_text(&err));
 	return GW_SOURCE_EV_RESUMED;
 }
 
@@ -272,7 +291,6 @@ static enum gw_source_event do_destroy(struct gw_out *o)
 	struct gw_error err = GW_ERROR_INIT;
 	gw_time_ns t0 = gw_now_ns();
 
-	gw_out_set_step(o, "removing the VM here");
 	gw_thread_background();
 	(void)gw_fault("source-running-received");
 	o->given_away = true;
@@ -302,24 +320,25 @@ static enum gw_source_event do_alarm(struct gw_out *o)
 	return GW_OUT_NO_EVENT;
 }
 
-/* In the order in which several are carried out. */
+/* In the order in which several are carried out. `step`: what people are told meanwhile. */
 static const struct {
 	unsigned action;
 	enum gw_source_event (*carry_out)(struct gw_out *o);
+	const char *step;
 } actions[] = {
-	{ GW_SOURCE_DO_RECORD_BEGIN, do_record_begin },
-	{ GW_SOURCE_DO_SEND_PREPARE, do_send_prepare },
-	{ GW_SOURCE_DO_COPY, do_copy },
-	{ GW_SOURCE_DO_STOP_AND_SEND, do_stop_and_send },
-	{ GW_SOURCE_DO_RECORD_COMMIT, do_record_commit },
-	{ GW_SOURCE_DO_SEND_COMMIT, do_send_commit },
-	{ GW_SOURCE_DO_CANCEL_SAVE, do_cancel_save },
-	{ GW_SOURCE_DO_RECORD_ABORT, do_record_abort },
-	{ GW_SOURCE_DO_RESUME, do_resume },
-	{ GW_SOURCE_DO_SEND_ABORT, do_send_abort },
-	{ GW_SOURCE_DO_DESTROY, do_destroy },
-	{ GW_SOURCE_DO_ALARM, do_alarm },
-	{ GW_SOURCE_DO_ASK, do_ask },
+	{ GW_SOURCE_DO_RECORD_BEGIN, do_record_begin, "recording the beginning" },
+	{ GW_SOURCE_DO_SEND_PREPARE, do_send_prepare, "preparing the target" },
+	{ GW_SOURCE_DO_COPY, do_copy, "copying memory" },
+	{ GW_SOURCE_DO_STOP_AND_SEND, do_stop_and_send, "switching over" },
+	{ GW_SOURCE_DO_RECORD_COMMIT, do_record_commit, "recording the decision" },
+	{ GW_SOURCE_DO_SEND_COMMIT, do_send_commit, "the target starts the guest" },
+	{ GW_SOURCE_DO_CANCEL_SAVE, do_cancel_save, "ending what was begun" },
+	{ GW_SOURCE_DO_RECORD_ABORT, do_record_abort, "recording that the VM stays" },
+	{ GW_SOURCE_DO_RESUME, do_resume, "resuming the guest here" },
+	{ GW_SOURCE_DO_SEND_ABORT, do_send_abort, "telling the target" },
+	{ GW_SOURCE_DO_DESTROY, do_destroy, "removing the VM here" },
+	{ GW_SOURCE_DO_ALARM, do_alarm, "waiting for an operator or a store that can be written" },
+	{ GW_SOURCE_DO_ASK, do_ask, "asking the target whether it holds the whole VM" },
 };
 
 enum gw_source_event gw_out_carry_out(struct gw_out *o, unsigned todo)
@@ -329,7 +348,10 @@ enum gw_source_event gw_out_carry_out(struct gw_out *o, unsigned todo)
 	for (size_t i = 0; i < GW_ARRAY_SIZE(actions); i++) {
 		if (!(todo & actions[i].action))
 			continue;
+		gw_out_set_step(o, actions[i].step);
 		one = actions[i].carry_out(o);
+		if (o->abandoned)
+			return GW_OUT_NO_EVENT;
 		if (one != GW_OUT_NO_EVENT)
 			ev = one;
 	}
@@ -343,8 +365,10 @@ enum gw_source_event gw_out_await(struct gw_out *o, enum gw_source_state state)
 
 	if (ev != GW_OUT_NO_EVENT)
 		return ev;
-	if (state == GW_SOURCE_SENT)
+	if (state == GW_SOURCE_SENT) {
+		gw_out_set_step(o, "waiting for the target to load the devices");
 		return await_ready(o);
+	}
 	pause_before_retry(o);
 	return GW_SOURCE_EV_FAILED; /* in COMMITTED: tell once more */
 }

@@ -49,6 +49,8 @@ struct gw_out {
 	struct gw_error failure; /* why it is being aborted */
 	gw_time_ns next_complaint;
 	enum gw_source_state alarmed; /* the state that the last alarm was about */
+	bool save_begun; /* the VMM may be saving its state, or hold it saved */
+	bool abandoned;  /* the daemon stops and the way back waits for the VMM: the next start goes on */
 
 	pthread_mutex_t lock;
 	/* protected by lock */

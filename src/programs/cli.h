@@ -11,7 +11,7 @@
 
 #define CLI_SOCKET_DEFAULT "/run/godwit/godwitd.sock"
 #define CLI_ARGS_MAX 8
-#define CLI_CANCEL_TIMEOUT_NS (45 * GW_NS_PER_S) /* the daemon answers when the job has ended */
+#define CLI_CANCEL_TIMEOUT_NS (10 * GW_NS_PER_S) /* the daemon answers within a second */
 
 /* Exit codes of all commands. */
 enum cli_exit {

@@ -39,7 +39,6 @@ int cmd_cancel(struct cli *cli)
 	gw_autofree char *id = NULL, *path = NULL;
 	char sentence[GW_ERROR_TEXT_MAX + 512];
 	json_t *job;
-	bool final;
 	int r = find_job(cli, cli->args[0], &id);
 
 	if (r != CLI_DONE)
@@ -50,11 +49,11 @@ int cmd_cancel(struct cli *cli)
 		return r;
 	if (cli->json)
 		cli_print_json(job);
-	else if (!gw_json_bool(job, "final"))
-		printf("%s is being cancelled but has not ended yet ('godwit wait %s' shows it)\n", id, id);
-	else
+	else if (gw_json_bool(job, "final"))
 		printf("%s\n", gw_outcome_sentence(sentence, sizeof(sentence), job));
-	final = gw_json_bool(job, "final");
+	if (!gw_json_bool(job, "final")) /* it takes longer than a command should: a time-out */
+		r = cli_fail(CLI_USAGE, "the cancel of %s is accepted but not done yet; %s: %s ('godwit wait %s' shows its end)",
+		             id, gw_json_text(job, "state"), gw_json_text(job, "step"), id);
 	json_decref(job);
-	return final ? CLI_DONE : CLI_USAGE; /* a time-out */
+	return r;
 }

@@ -11,6 +11,7 @@ import signal
 import pytest
 
 from harness import definition, net
+from harness.checks import wait_working
 from harness.farm import Farm
 from harness.wait import wait_for
 
@@ -73,16 +74,7 @@ class Ground:
         self.hold.with_name(self.hold.name + ".go").touch()
 
     def wait_working(self, name):
-        """The guest reports clean passes there from now on."""
-        log = self.host(name).console_log("guest")
-
-        def reports():
-            text = log.read_text(errors="replace") if log.exists() else ""
-            assert "!" not in text, "the guest found its memory broken"
-            return text.count(".")
-        seen = reports()
-        wait_for(lambda: reports() >= seen + 2, 30, f"the guest works on {name}; daemon's log:\n"
-                 f"{self.host(name).log()[-3000:]}")
+        wait_working(self.host(name), "guest")
 
     def wait_only_at(self, name):
         """It runs there, and the other host holds nothing of it."""

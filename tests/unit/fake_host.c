@@ -38,7 +38,10 @@ static json_t *job_json(const struct fake *j)
 	assert(job);
 	if (j->request)
 		json_object_set(job, "request", j->request);
-	if (j->cancelled) {
+	if (j->cancelled && !strcmp(j->to, "stuck")) {
+		json_object_set_new(job, "state", json_string("undoing"));
+		json_object_set_new(job, "step", json_string("waits for the VM's QEMU, which does not answer"));
+	} else if (j->cancelled) {
 		json_object_set_new(job, "state", json_string("cancelled"));
 		json_object_set_new(job, "final", json_true());
 		json_object_set_new(job, "finished", json_real(1763672657.5));

@@ -4,6 +4,7 @@
  * A migration plays a script that depends on the target's name:
  *   beta     three passes, then done (with --verify: verified)
  *   slow     copies for ever; ends by cancel
+ *   stuck    copies for ever; a cancel is accepted and does not end
  *   late     like beta, but refuses to be cancelled: already decided
  *   fails    fails in the first pass
  *   limbo    ends unknown

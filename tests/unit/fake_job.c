@@ -51,6 +51,7 @@ static const struct {
 	{ "beta", to_beta, GW_ARRAY_SIZE(to_beta) },
 	{ "late", to_beta, GW_ARRAY_SIZE(to_beta) },
 	{ "slow", to_slow, GW_ARRAY_SIZE(to_slow) },
+	{ "stuck", to_slow, GW_ARRAY_SIZE(to_slow) },
 	{ "fails", to_fails, GW_ARRAY_SIZE(to_fails) },
 	{ "limbo", to_limbo, GW_ARRAY_SIZE(to_limbo) },
 	{ "expires", to_expires, GW_ARRAY_SIZE(to_expires) },

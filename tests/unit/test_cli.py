@@ -178,6 +178,16 @@ class Commands(CliTest):
         self.assertIn("no VM or job called 'm-9'", self.run_cli("cancel", "m-9", code=2))
 
 
+    def test_a_cancel_that_takes_long_returns_and_says_what_it_waits_for_N1(self):
+        self.run_cli("migrate", "web1", "--to", "stuck", "--detach")
+        said = self.run_cli("cancel", "web1", code=2)
+        self.assertIn("the cancel of m-1 is accepted but not done yet", said)
+        self.assertIn("undoing: waits for the VM's QEMU, which does not answer ('godwit wait m-1'", said)
+        r = subprocess.run([GODWIT, "cancel", "web1", "--json"], env=self.env(), capture_output=True, text=True,
+                           timeout=PATIENCE_S, check=False)
+        self.assertEqual((r.returncode, json.loads(r.stdout)["final"]), (2, False))
+
+
 class Usage(CliTest):
     def test_misspelt_words_get_a_suggestion(self):
         self.assertIn("did you mean 'migrate'?", self.run_cli("migarte", "web1", code=2))

@@ -126,6 +126,10 @@ static void every_route_answers_with_its_object(void **state)
 	json = accepted(w, "POST", path, NULL, 200);
 	text_is(json, "state", "cancelled");
 	json_decref(json);
+	migrate(w, "stuck", path, sizeof(path), "/cancel");
+	json = accepted(w, "POST", path, NULL, 202);
+	text_is(json, "state", "undoing");
+	json_decref(json);
 	json = accepted(w, "POST", "/v1/vms/web1/migrate", "{\"to\": \"beta\", \"dry_run\": true}", 200);
 	assert_true(json_is_true(json_object_get(json, "possible")));
 	json_decref(json);

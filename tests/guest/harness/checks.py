@@ -39,6 +39,19 @@ class BothPaused:
             path.unlink(missing_ok=True)
 
 
+def wait_working(host, vm, reports_more=2):
+    """A firmware guest reports some more clean passes there; '!' is its own check failing."""
+    log = host.console_log(vm)
+
+    def reports():
+        text = log.read_text(errors="replace") if log.exists() else ""
+        assert "!" not in text, "the guest found its memory broken"
+        return text.count(".")
+    seen = reports()
+    wait_for(lambda: reports() >= seen + reports_more, 30,
+             f"the guest works on {host.name}; daemon's log:\n{host.log()[-3000:]}")
+
+
 def inspected_move(farm, vm, source, target, hold, look, *options):
     """A move, and what look() says while both copies stand still at `hold`: (job, begin_ns, end_ns), look()."""
     hold.reset()

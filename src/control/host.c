@@ -271,10 +271,10 @@ static void take_over(struct gw_host *h, struct gw_host_vm *v)
 		return;
 	if (v->vm)
 		restore_huge(v);
-	if (r == 0) {
+	if (r == 0)
 		gw_qemu_configure_adopted(v->vm);
+	if (r == 0 && gw_qemu_connected(v->vm)) /* one that does not answer holds up the others long enough as it is */
 		r = v->vm->ops->status(v->vm, &status, &err);
-	}
 	if (v->record.state == GW_RECORD_NONE) { /* never got to run: nothing to lose */
 		gw_qemu_sweep(&h->qemu, v->def, NULL);
 		GW_LOCKED(&h->lock);

@@ -195,12 +195,15 @@ static void *job_thread(void *arg)
 	do {
 		struct gw_error err = GW_ERROR_INIT;
 		int r = gw_out_run(run->out, &err);
+		bool ended;
 
+		/* Not by the code: that may be the other host's. */
 		state = gw_out_state(run->out);
+		ended = state == GW_SOURCE_DONE || state == GW_SOURCE_ABORTED || state == GW_SOURCE_UNKNOWN;
 		GW_LOCKED(&h->lock);
-		if (r != -ESHUTDOWN)
+		if (ended)
 			publish(run, r, &err, state);
-		if (r == -ESHUTDOWN || (state == GW_SOURCE_UNKNOWN && atomic_load(&h->stopping)))
+		if (!ended || (state == GW_SOURCE_UNKNOWN && atomic_load(&h->stopping)))
 			break; /* the journal tells the next start */
 		if (state != GW_SOURCE_UNKNOWN)
 			let_go(run, state);

@@ -105,8 +105,8 @@ struct gw_hypervisor_ops {
 	/* Tells the network where the VM's MAC addresses now live (N11). */
 	int (*announce)(struct gw_vm *vm, struct gw_error *err);
 
-	/* From any thread, beside any other operation: how long it has been since somebody asked the VMM for something that is
-	 * not done yet; 0 when nobody waits for it. */
+	/* From any thread, beside any other operation: how long the VMM has owed an answer, to whom ever; 0 when it has
+	 * answered everything. */
 	gw_time_ns (*silence)(struct gw_vm *vm);
 
 	/* From any thread, beside any other operation: ends the VMM's process at once, and by that every wait for it. What it

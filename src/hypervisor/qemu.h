@@ -70,6 +70,9 @@ int gw_qemu_adopt(const struct gw_qemu_host *host, const struct gw_vm_def *def, 
 /* Of an adopted one, as soon as it can answer: the earlier daemon may have died before it had set what migrations need. */
 void gw_qemu_configure_adopted(struct gw_vm *vm);
 
+/* Whether there is a QMP connection, without waiting: after gw_qemu_configure_adopted(), whether QEMU answered. */
+bool gw_qemu_connected(struct gw_vm *vm);
+
 /* Removes what a dead VM `name` left (run folder, RAM files). */
 int gw_qemu_sweep(const struct gw_qemu_host *host, const struct gw_vm_def *def, struct gw_error *err);
 

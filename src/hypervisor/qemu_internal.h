@@ -112,8 +112,8 @@ struct gw_qemu {
 	struct gw_qmp *qmp; /* NULL or dead: connect again */
 	bool destroyed;
 	bool gate_taken;    /* a save is being begun or cancelled */
-	unsigned n_asking;  /* operations that wait for QEMU, since asked_at */
-	gw_time_ns asked_at;
+	unsigned n_asking;  /* operations that wait for QEMU */
+	gw_time_ns asked_at; /* the first thing that it was asked since it last answered; 0: it has answered */
 
 	atomic_bool loaded;     /* device state is known to be in: resume() may run it */
 	atomic_bool load_begun;
@@ -129,11 +129,9 @@ static inline struct gw_qemu *gw_qemu_of(struct gw_vm *vm)
 
 extern const struct gw_hypervisor_ops gw_qemu_ops;
 
-/* QEMU is being asked for something until the end of the scope: what silence() measures. */
-#define GW_QEMU_ASKING(q) \
-	__attribute__((unused)) GW_CLEANUP(gw_qemu_answered) struct gw_qemu *gw_asking = gw_qemu_asking(q)
-struct gw_qemu *gw_qemu_asking(struct gw_qemu *q);
-void gw_qemu_answered(struct gw_qemu **q);
+/* Around what waits for QEMU, for silence(). `r` is what came of it (-ETIMEDOUT: no answer), and is returned. */
+void gw_qemu_ask_begin(struct gw_qemu *q);
+int gw_qemu_ask_end(struct gw_qemu *q, int r);
 
 /* The live connection, made again when needed. Caller unrefs. -ESRCH when the process is gone. */
 int gw_qemu_qmp(struct gw_qemu *q, gw_time_ns deadline, struct gw_qmp **ret, struct gw_error *err);

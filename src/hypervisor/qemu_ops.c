@@ -27,20 +27,23 @@
 
 /* ---- waiting for QEMU ---- */
 
-struct gw_qemu *gw_qemu_asking(struct gw_qemu *q)
+void gw_qemu_ask_begin(struct gw_qemu *q)
 {
 	GW_LOCKED(&q->lock);
 
-	if (q->n_asking++ == 0)
+	q->n_asking++;
+	if (!q->asked_at)
 		q->asked_at = gw_now_ns();
-	return q;
 }
 
-void gw_qemu_answered(struct gw_qemu **q)
+int gw_qemu_ask_end(struct gw_qemu *q, int r)
 {
-	GW_LOCKED(&(*q)->lock);
+	GW_LOCKED(&q->lock);
 
-	(*q)->n_asking--;
+	q->n_asking--;
+	if (r != -ETIMEDOUT)
+		q->asked_at = q->n_asking ? gw_now_ns() : 0;
+	return r;
 }
 
 static gw_time_ns op_silence(struct gw_vm *vm)
@@ -48,7 +51,7 @@ static gw_time_ns op_silence(struct gw_vm *vm)
 	struct gw_qemu *q = gw_qemu_of(vm);
 	GW_LOCKED(&q->lock);
 
-	return q->n_asking ? gw_now_ns() - q->asked_at : 0;
+	return q->asked_at ? gw_now_ns() - q->asked_at : 0;
 }
 
 /* ---- the connection ---- */
@@ -108,10 +111,9 @@ int gw_qemu_qmp(struct gw_qemu *q, gw_time_ns deadline, struct gw_qmp **ret, str
 	return 0;
 }
 
-int gw_qemu_run(struct gw_qemu *q, struct gw_qmp_call *calls, unsigned n, int fd, gw_time_ns deadline,
-                struct gw_error *err)
+static int run_calls(struct gw_qemu *q, struct gw_qmp_call *calls, unsigned n, int fd, gw_time_ns deadline,
+                     struct gw_error *err)
 {
-	GW_QEMU_ASKING(q);
 	struct gw_qmp *qmp;
 	int r = gw_qemu_qmp(q, deadline, &qmp, err);
 
@@ -127,6 +129,21 @@ int gw_qemu_run(struct gw_qemu *q, struct gw_qmp_call *calls, unsigned n, int fd
 	if (r < 0)
 		gw_error_prefix(err, "VM %s", q->name);
 	return r;
+}
+
+int gw_qemu_run(struct gw_qemu *q, struct gw_qmp_call *calls, unsigned n, int fd, gw_time_ns deadline,
+                struct gw_error *err)
+{
+	gw_qemu_ask_begin(q);
+	return gw_qemu_ask_end(q, run_calls(q, calls, n, fd, deadline, err));
+}
+
+bool gw_qemu_connected(struct gw_vm *vm)
+{
+	struct gw_qmp *qmp = live_connection(gw_qemu_of(vm));
+
+	gw_qmp_unref(qmp);
+	return qmp != NULL;
 }
 
 /* ---- status ---- */
@@ -285,9 +302,10 @@ static int op_ram(struct gw_vm *vm, struct gw_ram_region *ret, unsigned *ret_n, 
 static int op_userfaultfd(struct gw_vm *vm, int *ret_fd, struct gw_error *err)
 {
 	struct gw_qemu *q = gw_qemu_of(vm);
-	GW_QEMU_ASKING(q);
-	int r = gw_shim_userfaultfd(q->shim_socket, gw_deadline_in(GW_QEMU_ANSWER_NS), ret_fd, err);
+	int r;
 
+	gw_qemu_ask_begin(q);
+	r = gw_qemu_ask_end(q, gw_shim_userfaultfd(q->shim_socket, gw_deadline_in(GW_QEMU_ANSWER_NS), ret_fd, err));
 	return r < 0 ? gw_qemu_explain(q, r, "cannot trace its memory", err) : 0;
 }
 

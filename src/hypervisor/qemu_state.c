@@ -266,10 +266,8 @@ static int save_outcome(struct gw_qemu *q, enum migration_end end, gw_time_ns de
 	return r < 0 ? r : gw_error_set(err, -EIO, "VM %s: cannot save its device state: %s", q->name, why);
 }
 
-int gw_qemu_save_state(struct gw_vm *vm, int fd, gw_time_ns deadline, struct gw_error *err)
+static int save_state(struct gw_qemu *q, int fd, gw_time_ns deadline, struct gw_error *err)
 {
-	struct gw_qemu *q = gw_qemu_of(vm);
-	GW_QEMU_ASKING(q);
 	enum migration_end end;
 	struct gw_qmp *qmp;
 	uint64_t since = 0;
@@ -298,6 +296,14 @@ int gw_qemu_save_state(struct gw_vm *vm, int fd, gw_time_ns deadline, struct gw_
 	return r;
 }
 
+int gw_qemu_save_state(struct gw_vm *vm, int fd, gw_time_ns deadline, struct gw_error *err)
+{
+	struct gw_qemu *q = gw_qemu_of(vm);
+
+	gw_qemu_ask_begin(q);
+	return gw_qemu_ask_end(q, save_state(q, fd, deadline, err));
+}
+
 static int cancel_gated(struct gw_qemu *q, struct gw_qmp *qmp, gw_time_ns deadline,
                          bool *ret_running, uint64_t *ret_since, struct gw_error *err)
 {
@@ -319,10 +325,8 @@ static int cancel_gated(struct gw_qemu *q, struct gw_qmp *qmp, gw_time_ns deadli
 	return r;
 }
 
-int gw_qemu_cancel_save(struct gw_vm *vm, gw_time_ns deadline, struct gw_error *err)
+static int cancel_save(struct gw_qemu *q, gw_time_ns deadline, struct gw_error *err)
 {
-	struct gw_qemu *q = gw_qemu_of(vm);
-	GW_QEMU_ASKING(q);
 	enum migration_end end;
 	struct gw_qmp *qmp;
 	uint64_t since = 0;
@@ -341,6 +345,14 @@ int gw_qemu_cancel_save(struct gw_vm *vm, gw_time_ns deadline, struct gw_error *
 	}
 	gw_qmp_unref(qmp);
 	return r < 0 ? r : settle(q, deadline, err);
+}
+
+int gw_qemu_cancel_save(struct gw_vm *vm, gw_time_ns deadline, struct gw_error *err)
+{
+	struct gw_qemu *q = gw_qemu_of(vm);
+
+	gw_qemu_ask_begin(q);
+	return gw_qemu_ask_end(q, cancel_save(q, deadline, err));
 }
 
 /* ---- loading ---- */

@@ -116,9 +116,8 @@ void gw_in_arrived(void *populate, uint32_t region, uint64_t first_page, uint64_
 void gw_in_hurry_populating(struct gw_in *in);              /* the guest stands still: nothing more ahead */
 /* Until all that has arrived is in the VMM's page tables too, and the layout. */
 void gw_in_wait_populated(struct gw_in *in, gw_time_ns patience);
-int gw_in_populate_error(struct gw_in *in);                 /* 0, or why there is no memory for the guest */
+int gw_in_populate_failed(struct gw_in *in, struct gw_error *err); /* 0 as long as there is memory for the guest */
 void gw_in_populated(struct gw_in *in, gw_time_ns *ret_ns, uint64_t *ret_huge_bytes);
-int gw_in_populate_failed(struct gw_in *in, struct gw_error *err); /* the same, with words */
 void gw_in_halt_populating(struct gw_in *in); /* ends the thread; what arrives later is not mapped */
 void gw_in_stop_populating(struct gw_in *in); /* after the receiver's end */
 

@@ -48,8 +48,8 @@ struct gw_populate {
 	unsigned n_regions;
 
 	/* any thread */
-	atomic_bool stop; /* at the next piece */
-	atomic_bool hurry; /* nothing more ahead: the guest stands still */
+	atomic_bool hurry; /* nothing more ahead, at the next piece: the guest stands still, or it is over */
+	atomic_bool stop;  /* it is over */
 	atomic_llong ns;
 	atomic_ullong huge_bytes;
 
@@ -65,9 +65,9 @@ struct gw_populate {
 
 /* ---- the thread ---- */
 
-static bool stopped(struct gw_populate *p)
+static bool hurried(struct gw_populate *p)
 {
-	return atomic_load(&p->stop) || atomic_load(&p->hurry);
+	return atomic_load(&p->hurry);
 }
 
 static int map_in_vmm(struct gw_populate *p, const struct range *r, size_t n)
@@ -106,12 +106,12 @@ static void ahead_in_vmm(struct gw_populate *p)
 			pages += len;
 			if (pages < PIECE_PAGES && n < REQUEST_RANGES)
 				continue;
-			if (stopped(p) || map_in_vmm(p, batch, n) < 0)
+			if (hurried(p) || map_in_vmm(p, batch, n) < 0)
 				return; /* slower later, not wrong */
 			pages = n = 0;
 		}
 	}
-	if (n && !stopped(p))
+	if (n && !hurried(p))
 		(void)map_in_vmm(p, batch, n);
 }
 
@@ -119,10 +119,10 @@ static int ahead(struct gw_populate *p)
 {
 	const struct gw_in *in = p->in;
 
-	for (size_t i = 0; i < in->n_layout && !stopped(p); i++) {
+	for (size_t i = 0; i < in->n_layout && !hurried(p); i++) {
 		const struct gw_wire_extent *e = &in->layout[i];
 		struct gw_error err = GW_ERROR_INIT;
-		int r = gw_ram_populate(&in->ram[e->region], e->first_page, e->n_pages, &p->stop, &err);
+		int r = gw_ram_populate(&in->ram[e->region], e->first_page, e->n_pages, &p->hurry, &err);
 
 		if (r < 0)
 			return err.code;
@@ -322,14 +322,16 @@ void gw_in_wait_populated(struct gw_in *in, gw_time_ns patience)
 		r = gw_cond_wait(&p->changed, &p->lock, deadline);
 }
 
-int gw_in_populate_error(struct gw_in *in)
+int gw_in_populate_failed(struct gw_in *in, struct gw_error *err)
 {
 	struct gw_populate *p = in->populate;
+	int r = 0;
 
-	if (!p)
-		return 0;
-	GW_LOCKED(&p->lock);
-	return p->error;
+	if (p) {
+		GW_LOCKED(&p->lock);
+		r = p->error;
+	}
+	return r < 0 ? gw_error_set_errno(err, r, "cannot allocate the guest's memory on the target") : 0;
 }
 
 void gw_in_populated(struct gw_in *in, gw_time_ns *ret_ns, uint64_t *ret_huge_bytes)
@@ -347,6 +349,7 @@ void gw_in_halt_populating(struct gw_in *in)
 	{
 		GW_LOCKED(&p->lock);
 		atomic_store(&p->stop, true);
+		atomic_store(&p->hurry, true);
 		pthread_cond_broadcast(&p->changed);
 	}
 	eventfd_write(p->stop_fd, 1);

@@ -90,13 +90,6 @@ static int make_ram(struct gw_in *in, struct gw_in_place *place, struct gw_error
 	return gw_fault("target-ram-created");
 }
 
-int gw_in_populate_failed(struct gw_in *in, struct gw_error *err)
-{
-	int e = gw_in_populate_error(in);
-
-	return e ? gw_error_set_errno(err, e, "cannot allocate the guest's memory on the target") : 0;
-}
-
 static int record_incoming(struct gw_in *in, struct gw_error *err)
 {
 	struct gw_record rec = { .state = GW_RECORD_INCOMING, .epoch = in->epoch, .migration = in->config.id };

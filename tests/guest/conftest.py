@@ -37,7 +37,8 @@ def pytest_runtest_makereport(item, call):
     outcome = yield
     report = outcome.get_result()
     if report.when == "call" and report.failed:
-        for farm in item.funcargs.values():
+        farms = [farm for value in item.funcargs.values() for farm in getattr(value, "farms", [value])]
+        for farm in farms:
             for host in getattr(farm, "hosts", {}).values():
                 report.sections.append((f"godwitd on {host.name}", host.log()[-6000:]))
 
@@ -67,6 +68,7 @@ def make_farm(programs):
         farms.append(farm)
         return farm
 
+    make.farms = farms
     yield make
     left = []
     for farm in farms:

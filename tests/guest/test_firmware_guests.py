@@ -6,8 +6,7 @@ import pytest
 from conftest import REPEAT
 
 from harness import definition
-from harness.checks import BothPaused, assert_done, compared_move
-from harness.wait import wait_for
+from harness.checks import BothPaused, assert_done, compared_move, wait_working
 
 REPORTS = 3
 
@@ -27,18 +26,6 @@ GUESTS = [
 ]
 
 
-def _wait_working(host, vm):
-    """Waits for some more clean passes of the guest on this host; '!' is its own check failing."""
-    log = host.console_log(vm)
-
-    def reports():
-        text = log.read_text(errors="replace") if log.exists() else ""
-        assert "!" not in text, "the guest found its memory broken"
-        return text.count(".")
-    seen = reports()
-    wait_for(lambda: reports() >= seen + REPORTS, 30, "the guest reports clean passes")
-
-
 @pytest.mark.parametrize("image,accel", GUESTS)
 def test_N3_X1_firmware_guest_finds_its_memory_and_registers_of_one_instant(make_farm, image, accel):
     farm = make_farm(start=False)
@@ -48,9 +35,9 @@ def test_N3_X1_firmware_guest_finds_its_memory_and_registers_of_one_instant(make
     farm["a"].start_vm(definition.firmware("guest", image, accel=accel))
     here, there = "a", "b"
     for _ in range(REPEAT):
-        _wait_working(farm[here], "guest")
+        wait_working(farm[here], "guest", REPORTS)
         job, _, _ = compared_move(farm, "guest", here, there, holds[here], "--verify")
         assert_done(job, verified=True)
-        _wait_working(farm[there], "guest")
+        wait_working(farm[there], "guest", REPORTS)
         farm.wait_clean("guest", there)
         here, there = there, here

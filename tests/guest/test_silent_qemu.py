@@ -42,25 +42,47 @@ def freeze(host):
     return pids
 
 
-def hold(host, point):
-    path = host.folder / "hold"
-    host.faults = f"{point}=hold:{path}"
-    return path
-
-
-def reach(path):
-    wait_for(path.with_name("hold.reached").exists, 20, "the fault point is reached")
-
-
-def go(path):
-    path.with_name("hold.go").touch()
-
-
 def begin(farm):
     """A guest at work at `a` that begins to move to `b`; the job."""
     farm["a"].start_vm(definition.firmware("guest", "hot"))
     wait_working(farm["a"], "guest")
     return farm["a"].godwit_json("migrate", "guest", "--to", "b", "--detach")["id"]
+
+
+def held_at(make_farm, name, point, **settings):
+    """A farm in which a migration has reached the point at that host, and what lets it go on; and the job."""
+    farm = make_farm(start=False)
+    path = farm[name].folder / "hold"
+    farm[name].faults = f"{point}=hold:{path}"
+    for host in farm.hosts.values():
+        host.settings = settings
+        host.start()
+    job = begin(farm)
+    wait_for(path.with_name("hold.reached").exists, 20, "the fault point is reached")
+    return farm, path.with_name("hold.go").touch, job
+
+
+def thaw(pids):
+    for pid in pids:
+        os.kill(pid, signal.SIGCONT)
+
+
+def cancel_soon_answered(farm, job):
+    """Tells that it is accepted, within a second."""
+    began = time.monotonic()
+    done = farm["a"].godwit("cancel", job, check=False)
+    assert time.monotonic() - began < 1
+    assert done.returncode == TIMEOUT, (done.stdout, done.stderr)
+    assert f"the cancel of {job} is accepted" in done.stderr
+    assert farm["a"].job(job)["state"] == "undoing"
+    return done.stderr
+
+
+def assert_undone(farm, job):
+    """It ends, at `a`, with nothing left at `b`."""
+    wait_for(lambda: farm["a"].job(job)["final"], 20, f"the job ends; log:\n{farm['a'].log()[-3000:]}")
+    wait_working(farm["a"], "guest")
+    wait_for(lambda: holds_nothing(farm["b"]), 20, "nothing is left at the target")
 
 
 def cancel(farm, job):
@@ -105,14 +127,9 @@ def test_N1_N2_a_target_qemu_that_hangs_at_its_start_delays_no_end(make_farm, en
 
 @pytest.mark.parametrize("point", ["target-vm-started", "target-prepared-sent", "target-load-begin"])
 def test_N1_N2_a_target_qemu_that_freezes_later_delays_no_cancel(make_farm, point):
-    farm = make_farm(start=False)
-    held = hold(farm["b"], point)
-    for host in farm.hosts.values():
-        host.start()
-    job = begin(farm)
-    reach(held)
+    farm, go, job = held_at(make_farm, "b", point)
     freeze(farm["b"])
-    go(held)
+    go()
     began = time.monotonic()
     farm["a"].godwit("cancel", job)
     assert farm["a"].job(job)["state"] == "cancelled"
@@ -121,74 +138,39 @@ def test_N1_N2_a_target_qemu_that_freezes_later_delays_no_cancel(make_farm, poin
 
 
 def test_N1_a_cancel_while_memory_is_copied_does_not_need_the_sources_qemu(make_farm):
-    farm = make_farm(start=False)
-    held = hold(farm["a"], "source-pass-middle")
-    for host in farm.hosts.values():
-        host.start()
-    job = begin(farm)
-    reach(held)
+    farm, go, job = held_at(make_farm, "a", "source-pass-middle")
     frozen = freeze(farm["a"])
-    began = time.monotonic()
-    done = farm["a"].godwit("cancel", job, check=False)
-    assert time.monotonic() - began < 1
-    assert done.returncode == TIMEOUT, (done.stdout, done.stderr)
-    assert farm["a"].job(job)["state"] == "undoing"
-    go(held)
-    wait_for(lambda: farm["a"].job(job)["final"], 20, "the job ends")
-    assert farm["a"].job(job)["state"] == "cancelled"
-    wait_for(lambda: holds_nothing(farm["b"]), 20, "nothing is left at the target")
-    for pid in frozen:
-        os.kill(pid, signal.SIGCONT)
-    wait_working(farm["a"], "guest")
+    cancel_soon_answered(farm, job)
+    go()
+    wait_for(lambda: farm["a"].job(job)["state"] == "cancelled", 20, "it is cancelled while QEMU is frozen")
+    thaw(frozen)
+    assert_undone(farm, job)
 
 
 @pytest.mark.parametrize("point", ["source-stopped", "source-state-saved"])
 def test_N1_X1_a_cancel_while_the_sources_qemu_is_frozen_stands_and_ends_when_it_thaws(make_farm, point):
-    farm = make_farm(start=False)
-    held = hold(farm["a"], point)
-    for host in farm.hosts.values():
-        host.settings = {"switch_timeout": "2s"}
-        host.start()
-    job = begin(farm)
-    reach(held)
+    farm, go, job = held_at(make_farm, "a", point, switch_timeout="2s")
     frozen = freeze(farm["a"])
-    go(held)
-    began = time.monotonic()
-    done = farm["a"].godwit("cancel", job, check=False)
-    assert time.monotonic() - began < 1
-    assert done.returncode == TIMEOUT, (done.stdout, done.stderr)
-    assert f"the cancel of {job} is accepted" in done.stderr
+    cancel_soon_answered(farm, job)
+    go()
     wait_for(lambda: farm["a"].job(job)["step"] == SILENT, 10, "the job says what it waits for")
-    assert farm["a"].job(job)["state"] == "undoing"
-    assert f"undoing: {SILENT}" in farm["a"].godwit("cancel", job, check=False).stderr
-    time_to_give_up = time.monotonic() + 4  # longer than the time-out of the switch: nobody gives up, nobody guesses
-    while time.monotonic() < time_to_give_up:
+    assert f"undoing: {SILENT}" in cancel_soon_answered(farm, job)
+    end = time.monotonic() + 4  # longer than the time-out of the switch: nobody gives up, nobody guesses
+    while time.monotonic() < end:
         assert not farm["a"].job(job)["final"]
         assert not farm["b"].has_running("guest")
-    for pid in frozen:
-        os.kill(pid, signal.SIGCONT)
-    wait_for(lambda: farm["a"].job(job)["final"], 20, f"the job ends; log:\n{farm['a'].log()[-3000:]}")
+    thaw(frozen)
+    assert_undone(farm, job)
     assert farm["a"].job(job)["state"] == "cancelled"
-    wait_working(farm["a"], "guest")
-    wait_for(lambda: holds_nothing(farm["b"]), 20, "nothing is left at the target")
 
 
 def test_X1_a_source_daemon_that_stops_while_its_qemu_is_frozen_goes_on_when_it_is_back(make_farm):
-    farm = make_farm(start=False)
-    held = hold(farm["a"], "source-stopped")
-    for host in farm.hosts.values():
-        host.settings = {"switch_timeout": "2s"}
-        host.start()
-    job = begin(farm)
-    reach(held)
+    farm, go, job = held_at(make_farm, "a", "source-stopped", switch_timeout="2s")
     frozen = freeze(farm["a"])
-    go(held)
-    farm["a"].godwit("cancel", job, check=False)
+    cancel_soon_answered(farm, job)
+    go()
     farm["a"].stop(timeout=15)
     farm["a"].start()
     wait_for(lambda: farm["a"].job(job)["step"] == SILENT, 10, "the job goes on and says what it waits for")
-    for pid in frozen:
-        os.kill(pid, signal.SIGCONT)
-    wait_for(lambda: farm["a"].job(job)["final"], 20, f"the job ends; log:\n{farm['a'].log()[-3000:]}")
-    wait_working(farm["a"], "guest")
-    wait_for(lambda: holds_nothing(farm["b"]), 20, "nothing is left at the target")
+    thaw(frozen)
+    assert_undone(farm, job)

@@ -337,10 +337,17 @@ static void a_qemu_that_does_not_answer_is_adopted_and_destroyed(void **state)
 	struct gw_vm *vm = start(&f->source, def, false);
 	struct gw_ram_region r = ram(vm);
 
+	assert_true(vm->ops->silence(vm) == 0);
 	stop_process(vm->ops->pid(vm));
 	assert_int_equal(vm->ops->pause(vm, gw_deadline_in(100 * GW_NS_PER_MS), &err), -ETIMEDOUT);
+	assert_true(vm->ops->silence(vm) >= 100 * GW_NS_PER_MS);
+	kill(vm->ops->pid(vm), SIGCONT);
+	assert_int_equal(status(vm), GW_VM_PAUSED); /* what was asked for meanwhile is done first */
+	assert_true(vm->ops->silence(vm) == 0);
+	stop_process(vm->ops->pid(vm));
 	vm->ops->free(vm);
 	OK(gw_qemu_adopt(&f->source, def, &vm, &err));
+	assert_false(gw_qemu_connected(vm));
 	OK(vm->ops->destroy(vm, &err));
 	assert_false(exists(r.path));
 	vm->ops->free(vm);

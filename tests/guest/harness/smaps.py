@@ -9,7 +9,8 @@ _HEAD = re.compile(r"^[0-9a-f]+-[0-9a-f]+ ")
 
 def of_ram(host, vm):
     """Bytes by field of smaps, over the mappings of the VM's RAM file by its QEMU on this host."""
-    (pid,), (path,) = host.qemu_pids(vm), host.ram_files(vm) or [None]
+    (pid,) = host.qemu_pids(vm)
+    (path,) = re.findall(r"mem-path=([^,]+)", Path(f"/proc/{pid}/cmdline").read_text())
     return of_file(pid, path)
 
 

@@ -35,7 +35,7 @@
 #define NEAR_BEST 1.05
 #define STAY_WINDOWS 3u
 #define BEGIN_WINDOWS 2u      /* in a row that the link limited, before packing begins */
-#define VAIN 0.75             /* of what went without: socket buffers made that look better than it was */
+#define VAIN 0.75             /* of what went without */
 #define WAIT_WINDOWS 20u      /* after packing has not helped */
 #define WAIT_WINDOWS_MAX 320u
 #define RECHECK_WINDOWS 100u
@@ -195,10 +195,11 @@ static enum gw_compress_method favourite(const struct gw_compress *c)
 	return c->method;
 }
 
-/* Packing moves no more than went without. */
+/* Packing moves much less than would go without: what the first windows showed, or what the link has carried since, when
+ * that is less (the first windows filled socket buffers too). */
 static bool in_vain(const struct gw_compress *c)
 {
-	double without = c->seen[GW_COMPRESS_OFF].pages_Bps;
+	double without = fmin(c->seen[GW_COMPRESS_OFF].pages_Bps, c->link_Bps);
 
 	return c->method != GW_COMPRESS_OFF && without > 0 && c->seen[c->method].pages_Bps < VAIN * without;
 }

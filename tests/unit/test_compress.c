@@ -45,8 +45,6 @@ static bool run_window(struct gw_compress *c, struct channel *ch)
 	double busy = (ch->ns_per_byte[m] + SEND_NS_PER_BYTE * ch->ratio[m]) * ch->contention; /* ns a byte of pages */
 	double link = ch->ratio[m] * 1e9 / ch->link_Bps, peer = ch->peer_Bps ? 1e9 * ch->ratio[m] / ch->peer_Bps : 0;
 	double slowest = fmax(busy, fmax(link, peer)), pages = WINDOW_NS / slowest;
-	if (m && ch->packed_pace > 0)
-		pages *= ch->packed_pace;
 	double waited = (slowest - busy) / slowest * WINDOW_NS;
 	struct gw_compress_window w = {
 		.wall_ns = WINDOW_NS,
@@ -58,7 +56,14 @@ static bool run_window(struct gw_compress *c, struct channel *ch)
 		.packed_from_bytes = m ? (uint64_t)pages : 0,
 		.packed_to_bytes = m ? (uint64_t)(pages * fmin(shaken(ch, ch->ratio[m]), 1)) : 0,
 	};
-	unsigned wanted = gw_compress_note(c, &w);
+	unsigned wanted;
+
+	if (m && ch->packed_pace > 0) { /* nothing waits for the link then, and little moves */
+		w.blocked_ns = 0;
+		w.wire_bytes = (uint64_t)((double)w.wire_bytes * ch->packed_pace);
+		w.content_bytes = (uint64_t)((double)w.content_bytes * ch->packed_pace);
+	}
+	wanted = gw_compress_note(c, &w);
 
 	for (enum gw_compress_method i = GW_COMPRESS_LZ4; i < GW_COMPRESS_METHODS; i++)
 		if (wanted & 1u << i)

@@ -8,6 +8,8 @@
 #include <sys/resource.h>
 #include <time.h>
 
+#define URGENT_NICE (-15)
+
 gw_time_ns gw_now_ns(void)
 {
 	struct timespec ts;
@@ -91,4 +93,9 @@ void gw_thread_background(void)
 {
 	/* On Linux this is a thread's own value. */
 	(void)setpriority(PRIO_PROCESS, 0, GW_BACKGROUND_NICE);
+}
+
+void gw_thread_urgent(void)
+{
+	(void)setpriority(PRIO_PROCESS, 0, URGENT_NICE); /* on Linux this thread's own */
 }

@@ -42,4 +42,7 @@ int gw_cond_wait(pthread_cond_t *c, pthread_mutex_t *m, gw_time_ns deadline);
 /* Puts the calling thread there, for good. */
 void gw_thread_background(void);
 
+/* For a thread that a vCPU waits for: ahead of all that copies. Where that is not allowed it stays as it is. */
+void gw_thread_urgent(void);
+
 #endif

@@ -239,13 +239,12 @@ static bool take_over_owed(struct gw_host *h, struct gw_host_vm *v)
 	return true;
 }
 
-/* A daemon that died while it traced a guest has left its huge mappings split. */
-static void restore_huge(struct gw_host_vm *v)
+void gw_host_restore_huge(struct gw_host_vm *v)
 {
 	struct gw_ram_region regions[GW_RAM_REGIONS_MAX];
 	unsigned n = 0;
 
-	if (v->record.state != GW_RECORD_MIGRATING || v->def->backing != GW_BACKING_THP ||
+	if (v->ended || v->def->backing != GW_BACKING_THP ||
 	    v->vm->ops->ram(v->vm, regions, &n, NULL) < 0)
 		return;
 	for (unsigned i = 0; i < n; i++) {
@@ -269,8 +268,9 @@ static void take_over(struct gw_host *h, struct gw_host_vm *v)
 		gw_host_watch_vm(h, v);
 	if (take_over_owed(h, v))
 		return;
-	if (v->vm)
-		restore_huge(v);
+	/* A daemon that died while it traced a guest has left its huge mappings split. */
+	if (v->vm && v->record.state == GW_RECORD_MIGRATING)
+		gw_host_restore_huge(v);
 	if (r == 0)
 		gw_qemu_configure_adopted(v->vm);
 	if (r == 0 && gw_qemu_connected(v->vm)) /* one that does not answer holds up the others long enough as it is */

@@ -235,6 +235,8 @@ static void hook_whole(void *arg, struct gw_in *in)
 	v = find_of(h, in);
 	v->in = NULL;
 	v->busy = GW_IDLE_VM;
+	if (gw_in_was_owed(in))
+		gw_host_restore_huge(v);
 	if (v->ended)
 		gw_host_note_ended(v);
 	pthread_cond_broadcast(&h->changed);

@@ -106,6 +106,8 @@ int gw_host_save_definition(struct gw_host_vm *v, struct gw_error *err); /* lock
 /* Where the states of its pages are kept while they are owed: in its run folder. */
 void gw_host_states_path(const struct gw_host *h, const struct gw_host_vm *v, char *ret, size_t len);
 void gw_host_note_ended(struct gw_host_vm *v);
+/* In the background: the huge mappings that tracing or post-copy has taken apart, where its RAM has huge pages. */
+void gw_host_restore_huge(struct gw_host_vm *v);
 /* Runs fn(arg) in a detached thread that the host's stop waits for. Lock not held. */
 int gw_host_thread(struct gw_host *h, void *(*fn)(void *), void *arg);
 void gw_host_thread_ended(struct gw_host *h);

@@ -141,6 +141,7 @@ void *gw_demand_fault_thread(void *arg)
 	struct pollfd p[2] = { { .fd = d->config.uffd, .events = POLLIN }, { .fd = d->stop_fd, .events = POLLIN } };
 	struct uffd_msg msg[32];
 
+	gw_thread_urgent();
 	while (poll(p, 2, -1) >= 0 || errno == EINTR) {
 		ssize_t n;
 

@@ -13,7 +13,6 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -22,7 +21,6 @@
 #include "memory/kernel_compat.h"
 #include "memory/trace_internal.h"
 
-#define URGENT_NICE (-15)
 #define PIECE_BYTES (8ull << 20) /* protected by one call: a writer's stall */
 
 struct sync {
@@ -63,7 +61,7 @@ static void *fault_thread(void *arg)
 	struct pollfd p[2] = { { .fd = t->uffd, .events = POLLIN }, { .fd = s->stop_fd, .events = POLLIN } };
 	struct uffd_msg msg[16];
 
-	(void)setpriority(PRIO_PROCESS, 0, URGENT_NICE); /* on Linux this thread's own; a vCPU waits for it */
+	gw_thread_urgent(); /* a vCPU waits for it */
 	while (poll(p, 2, -1) >= 0 || errno == EINTR) {
 		ssize_t n;
 

@@ -147,8 +147,17 @@ static int commit_over_control(struct gw_out *o, enum gw_source_event *ret, stru
 	gw_time_ns t0 = gw_now_ns(), record_ns, resume_ns;
 	int r = gw_peer_send(o->control_fd, GW_WIRE_COMMIT, &commit, sizeof(commit), &o->wait_decided, err);
 
+	if (o->push) /* not before: loading and deciding need the CPUs */
+		gw_push_background(o->push);
 	if (r == 0)
-		r = gw_peer_expect(o->control_fd, GW_WIRE_RUNNING, &f, &body, &o->wait_decided, err);
+		r = gw_peer_recv(o->control_fd, &f, &body, &o->wait_decided, err);
+	if (r == 0 && f.type == GW_WIRE_COMPLETE) { /* on a new link: it had said RUNNING on the old one */
+		*ret = GW_SOURCE_EV_COMPLETE;
+		return 0;
+	}
+	if (r == 0 && f.type != GW_WIRE_RUNNING)
+		r = f.type == GW_WIRE_FAILED ? gw_peer_failure(&f, body, err) :
+		    gw_error_set(err, EPROTO, "the other host sent %s where RUNNING was due", gw_wire_frame_name(f.type));
 	if (r < 0)
 		return r;
 	memcpy(&running, body, sizeof(running));
@@ -210,8 +219,6 @@ static enum gw_source_event do_serve(struct gw_out *o)
 	int r;
 
 	gw_out_set_step(o, "the guest runs at the target; the rest of its memory follows");
-	if (o->push)
-		gw_push_background(o->push);
 	(void)gw_fault("source-serving");
 	r = gw_out_serve(o, &ev, &err);
 	if (r == 0)

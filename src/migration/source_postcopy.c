@@ -2,9 +2,9 @@
 /* Post-copy at the source (N6, N7, N8): the list of owed pages, serving them, and making a lost link again.
  *
  * From the stop on nobody writes RAM here. What is owed is told to the target before the device state; its demands are
- * served from then on, the background push begins once everything else was sent. After COMMIT the image here is kept until
- * the target says COMPLETE: a lost link is made again, and the target then names what it lacks, so that nothing depends on
- * what this side remembers (a restarted daemon serves just as well).
+ * served from then on; the background push begins with COMMIT, as what comes before needs the CPUs. After COMMIT the
+ * image here is kept until the target says COMPLETE: a lost link is made again, and the target then names what it lacks,
+ * so that nothing depends on what this side remembers (a restarted daemon serves just as well).
  */
 #include <endian.h>
 #include <string.h>
@@ -174,10 +174,11 @@ static int recover(struct gw_out *o, struct gw_error *err)
 	json_decref(reply);
 	if (r == 0)
 		r = receive_owed(o, owed, err);
-	if (r == 0)
+	if (r == 0 && owed) { /* else only its COMPLETE was lost, and comes next */
 		r = gw_out_open_channels(o, o->config.channels + 1, err);
-	if (r == 0)
-		r = gw_out_begin_push(o, err);
+		if (r == 0)
+			r = gw_out_begin_push(o, err);
+	}
 	if (r < 0) {
 		lose_link(o);
 		return r;
@@ -186,6 +187,8 @@ static int recover(struct gw_out *o, struct gw_error *err)
 	            (unsigned long)(owed >> 8));
 	GW_LOCKED(&o->lock);
 	o->report.postcopy.links_made_again++;
+	if (!o->report.postcopy.owed_bytes) /* a restarted daemon does not know how it began */
+		o->report.postcopy.owed_bytes = owed << GW_PAGE_SHIFT;
 	return 0;
 }
 
@@ -216,7 +219,7 @@ static int serve_once(struct gw_out *o, enum gw_source_event *ret, struct gw_err
 	int r = gw_peer_recv(o->control_fd, &f, &body, &w, err);
 
 	if (r == -ECANCELED) {
-		r = gw_push_error(o->push, err);
+		r = o->push ? gw_push_error(o->push, err) : 0;
 		if (r < 0)
 			return r;
 		*ret = gw_out_take_posted(o);
@@ -239,7 +242,7 @@ int gw_out_recover(struct gw_out *o, struct gw_error *err)
 {
 	int r = recover(o, err);
 
-	if (r == 0)
+	if (r == 0 && o->push)
 		gw_push_background(o->push);
 	return r;
 }
@@ -249,7 +252,7 @@ int gw_out_serve(struct gw_out *o, enum gw_source_event *ret, struct gw_error *e
 	int r = 1;
 
 	*ret = GW_OUT_NO_EVENT;
-	if (o->control_fd < 0 || !o->push) {
+	if (o->control_fd < 0) {
 		r = gw_out_recover(o, err);
 		if (r < 0)
 			return r;

@@ -247,7 +247,6 @@ static int stop_save_owe(struct gw_out *o, struct state_reader *state, struct gw
 	t[4] = gw_now_ns();
 	if (r < 0)
 		return r;
-	gw_push_background(o->push);
 	gw_out_phase(o, downtime, "stop", t[1] - t[0]);
 	gw_out_phase(o, downtime, "save device state", t[2] - t[1]);
 	gw_out_phase(o, downtime, "find and name owed pages", t[3] - t[2]);

@@ -556,7 +556,7 @@ static struct gw_in *new_in(const struct gw_in_config *config, enum gw_target_ev
 		return NULL;
 	in->config = *config;
 	in->first = first;
-	in->control_fd = in->ask_fd = in->load_fd = in->recover_fd = -1;
+	in->control_fd = in->ask_fd = in->load_fd = in->recover_fd = in->hold_fd = -1;
 	for (unsigned i = 0; i < GW_RAM_REGIONS_MAX; i++)
 		in->ram[i].fd = -1;
 	pthread_mutex_init(&in->lock, NULL);

@@ -72,6 +72,9 @@ uint32_t gw_in_tell(struct gw_in *in, uint32_t answer, gw_time_ns timeout, uint6
 /* A welcomed control connection in place of the lost one of a post-copy; takes the fd, or returns false: there is none. */
 bool gw_in_recover(struct gw_in *in, int fd);
 
+/* The guest came by post-copy: its mappings were made page by page. For the hooks. */
+bool gw_in_was_owed(const struct gw_in *in);
+
 /* Pages that are still owed. */
 uint64_t gw_in_owed_pages(struct gw_in *in);
 

@@ -49,6 +49,7 @@ struct gw_in {
 	bool owing;              /* SWITCH said that pages will be owed */
 	uint64_t announced_owed; /* pages named in OWED frames */
 	bool armed, mapping;
+	int hold_fd; /* open: the VMM gives back no memory; or -1 */
 	pthread_t map_thread;    /* maps what is whole ahead of its use */
 
 	struct gw_populate *populate; /* NULL: not under way */

@@ -86,7 +86,10 @@ int gw_in_arm(struct gw_in *in, struct gw_error *err)
 	if (r < 0)
 		return r;
 	close(fd);
-	r = gw_demand_arm(in->demand, err);
+	/* A page that the balloon gives back would come again, from the source; started without the means it has no balloon. */
+	r = in->vm->ops->hold_discards(in->vm, &in->hold_fd, err);
+	if (r == 0 || r == -EOPNOTSUPP)
+		r = gw_demand_arm(in->demand, err);
 	in->armed = r == 0;
 	return r;
 }
@@ -307,8 +310,15 @@ void gw_in_end_postcopy(struct gw_in *in, bool whole)
 		in->demand = NULL;
 	}
 	gw_demand_free(d);
+	gw_cleanup_fd(&in->hold_fd);
+	in->hold_fd = -1;
 	if (whole)
 		unlink(in->states_path);
+}
+
+bool gw_in_was_owed(const struct gw_in *in)
+{
+	return in->armed;
 }
 
 uint64_t gw_in_owed_pages(struct gw_in *in)

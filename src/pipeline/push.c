@@ -221,6 +221,7 @@ static void *demand_thread(void *arg)
 	struct gw_error err = GW_ERROR_INIT;
 	int r = 0;
 
+	gw_thread_urgent();
 	while (r == 0) {
 		struct gw_wire_demand d;
 

@@ -156,6 +156,8 @@ static void *channel_thread(void *arg)
 	struct channel *c = arg;
 	struct gw_error err = GW_ERROR_INIT;
 
+	if (c->index == c->receiver->ram.channels) /* what a vCPU waits for comes here */
+		gw_thread_urgent();
 	while (receive_batch(c->receiver, c, &err) == 0)
 		;
 	note_failure(c->receiver, &err);

@@ -126,6 +126,8 @@ void gw_render_vm(FILE *out, const json_t *vm)
 	json_object_foreach(channels, name, path)
 		gw_render_pair(out, "channel", "%s at %s", name, json_string_value(path));
 	pair_size(out, "memory", vm, "memory_bytes");
+	if (json_object_get(vm, "owed_bytes"))
+		pair_size(out, "still to follow", vm, "owed_bytes");
 	pair_number(out, "cpus", vm, "cpus");
 	pair_number(out, "qemu process", vm, "pid");
 	pair_number(out, "ownership epoch", vm, "epoch");

@@ -78,9 +78,12 @@ static void fill_head(char *buf, size_t len, const json_t *job)
 		snprintf(buf, len, "%s", state);
 }
 
+/* Before the switch, or after it. */
 static bool copies(const json_t *job)
 {
-	return !strcmp(gw_json_text(job, "state"), "copying");
+	const char *state = gw_json_text(job, "state");
+
+	return !strcmp(state, "copying") || !strcmp(state, "post-copy");
 }
 
 const char *gw_progress_text(char *buf, size_t len, const json_t *job)

@@ -190,6 +190,23 @@ static void print_verify(FILE *out, const json_t *v)
 	fprintf(out, " (compared in %s)\n", duration_of(buf, sizeof(buf), v, "duration_ns"));
 }
 
+/* How long the target ran on memory that was still at the source, and what that cost the guest (N12). */
+static void print_postcopy(FILE *out, const json_t *p)
+{
+	char owed[32], demanded[32], took[32], median[32], p99[32], most[32];
+
+	if (!json_is_object(p))
+		return;
+	fprintf(out, "\nPost-copy: %s were owed at the switch; the target depended on the source for %s\n",
+	        size_of(owed, sizeof(owed), p, "owed_bytes"), duration_of(took, sizeof(took), p, "duration_ns"));
+	fprintf(out, "  %lld page faults waited for the source (%s with what lay around): median %s, 99 %% within %s, at most %s\n",
+	        (long long)gw_json_int(p, "demanded", 0), size_of(demanded, sizeof(demanded), p, "demanded_bytes"),
+	        duration_of(median, sizeof(median), p, "fault_p50_ns"), duration_of(p99, sizeof(p99), p, "fault_p99_ns"),
+	        duration_of(most, sizeof(most), p, "fault_max_ns"));
+	if (gw_json_int(p, "links_made_again", 0) > 0)
+		fprintf(out, "  The link was lost and made again %lld times\n", (long long)gw_json_int(p, "links_made_again", 0));
+}
+
 static void print_page_tables(FILE *out, const json_t *report)
 {
 	const json_t *huge = json_object_get(report, "huge");
@@ -233,6 +250,7 @@ void gw_render_report(FILE *out, const json_t *report)
 	print_phases(out, "Set-up", json_object_get(report, "setup"), -1);
 	print_phases(out, "Clean-up", json_object_get(report, "cleanup"), -1);
 	print_page_tables(out, report);
+	print_postcopy(out, json_object_get(report, "postcopy"));
 	print_verify(out, json_object_get(report, "verify"));
 	if (gw_json_int(report, "total_ns", -1) >= 0)
 		fprintf(out, "\nTotal: %s\n", duration_of(text, sizeof(text), report, "total_ns"));

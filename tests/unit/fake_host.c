@@ -198,6 +198,8 @@ static json_t *make_vm(struct gw_host *h, const char *name)
 		"run_dir", "/run/godwit/vm/web1", "console", h->console ? h->console : "", "channels",
 		"beat", "/run/godwit/vm/web1/channel-beat.sock", "started", 1763672000.5, "note", "");
 	assert(vm);
+	if (!strcmp(name, "db1")) /* as if it had just come by post-copy */
+		json_object_set_new(vm, "owed_bytes", json_integer(96 << 20));
 	return vm;
 }
 

@@ -119,6 +119,13 @@ static json_t *make_report(bool verify)
 	return r;
 }
 
+static json_t *make_postcopy(void)
+{
+	return json_pack("{s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i}", "owed_bytes", 512 << 20, "wire_bytes", 520 << 20,
+	                 "demanded", 1234, "demanded_bytes", 19 << 20, "fault_p50_ns", 90000, "fault_p99_ns", 2500000,
+	                 "fault_max_ns", 7000000, "duration_ns", 480000000, "links_made_again", 0);
+}
+
 json_t *fake_job(const char *id, const char *to, unsigned steps, bool verify)
 {
 	const struct act *a = NULL;
@@ -140,7 +147,10 @@ json_t *fake_job(const char *id, const char *to, unsigned steps, bool verify)
 		json_object_set_new(job, "error", json_string(a->error));
 	if (a->timed_out)
 		json_object_set_new(job, "timed_out", json_true());
-	if (a->final)
+	if (a->final) {
 		json_object_set_new(job, "report", make_report(verify));
+		json_object_set_new(json_object_get(job, "report"), "postcopy",
+		                    strcmp(to, "limbo") ? json_null() : make_postcopy());
+	}
 	return job;
 }

@@ -153,6 +153,38 @@ static void the_post_mortem_tells_what_packing_saved_X4(void **state)
 	json_decref(job);
 }
 
+static void n12_the_post_mortem_tells_how_long_the_target_depended_on_the_source(void **state)
+{
+	json_t *job = fake_job("m-1", "beta", 99, false);
+	struct page p;
+
+	json_object_set_new(json_object_get(job, "report"), "postcopy",
+	                    json_pack("{s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i}", "owed_bytes", 512 << 20, "demanded", 1234,
+	                              "demanded_bytes", 19 << 20, "fault_p50_ns", 90000, "fault_p99_ns", 2500000,
+	                              "fault_max_ns", 7000000, "duration_ns", 480000000, "links_made_again", 2));
+	page_open(&p);
+	gw_render_outcome(p.out, job);
+	page_close(&p);
+	no_line_ends_in_a_blank_or_holds_a_control_character(p.text);
+	contains(p.text, "Post-copy: 512 MiB were owed at the switch; the target depended on the source for 480.00 ms\n");
+	contains(p.text, "  1234 page faults waited for the source (19.0 MiB with what lay around): median ");
+	contains(p.text, "  The link was lost and made again 2 times\n");
+	free(p.text);
+	json_decref(job);
+}
+
+static void n12_a_job_shows_what_still_follows(void **state)
+{
+	json_t *job = json_pack("{s:s, s:s, s:b, s:{s:i, s:I, s:I, s:I}}", "state", "post-copy", "step", "it follows", "final", 0,
+	                        "progress", "pass", 2, "remaining_bytes", (json_int_t)(100 << 20), "pass_total_bytes",
+	                        (json_int_t)(400 << 20), "pass_done_bytes", (json_int_t)(300 << 20));
+	char text[256];
+
+	contains(gw_progress_text(text, sizeof(text), job), "100 MiB left");
+	contains(gw_progress_bar(text, sizeof(text), job, 78), " 75%");
+	json_decref(job);
+}
+
 static void a_verification_that_failed_is_shouted(void **state)
 {
 	json_t *job = fake_job("m-1", "beta", 99, true);
@@ -388,6 +420,8 @@ int main(void)
 		cmocka_unit_test(control_characters_of_others_never_reach_the_terminal),
 		cmocka_unit_test(the_post_mortem_explains_each_pass_and_each_phase_X4),
 		cmocka_unit_test(the_post_mortem_tells_what_packing_saved_X4),
+		cmocka_unit_test(n12_the_post_mortem_tells_how_long_the_target_depended_on_the_source),
+		cmocka_unit_test(n12_a_job_shows_what_still_follows),
 		cmocka_unit_test(a_verification_that_failed_is_shouted),
 		cmocka_unit_test(each_end_of_a_job_has_its_sentence),
 		cmocka_unit_test(a_dry_run_predicts_only_what_is_known_X4),

@@ -35,7 +35,7 @@ static void fuzz_hello(const uint8_t *data, size_t size, const struct gw_wire_ra
 	err = GW_ERROR_INIT;
 	/* Our own answer must be one that we would understand. */
 	demand((gw_wire_welcome_check(&w, &text_length, &err) == 0) == good);
-	demand(!good || (h.role >= GW_WIRE_ROLE_CONTROL && h.role <= GW_WIRE_ROLE_TELL));
+	demand(!good || (h.role >= GW_WIRE_ROLE_CONTROL && h.role <= GW_WIRE_ROLE_RECOVER));
 }
 
 static void fuzz_welcome(const uint8_t *data, size_t size, const struct gw_wire_ram *ram)
@@ -82,8 +82,12 @@ static void demand_runs(const struct gw_wire_run *runs, const struct gw_wire_bat
 			packed += runs[i].packed_bytes;
 			payload += runs[i].packed_bytes;
 		}
-		demand(gw_wire_channel_of(runs[i].first_page, ram->channels) == channel);
-		demand(gw_wire_channel_of(end - 1, ram->channels) == channel);
+		if (b->kind == GW_WIRE_BATCH_OWED) {
+			demand(ram->postcopy && !gw_wire_run_is_packed(&runs[i]));
+		} else {
+			demand(gw_wire_channel_of(runs[i].first_page, ram->channels) == channel);
+			demand(gw_wire_channel_of(end - 1, ram->channels) == channel);
+		}
 		if (runs[i].kind == GW_WIRE_RUN_RAW)
 			payload += (uint64_t)runs[i].n_pages * GW_WIRE_PAGE_BYTES;
 		next = end;
@@ -147,6 +151,37 @@ static void fuzz_verify(const uint8_t *data, size_t size, const struct gw_wire_r
 	demand(v.first_page + (uint64_t)(v.n_blocks - 1) * v.block_pages < ram->region_pages[v.region]);
 }
 
+static void fuzz_owed(const uint8_t *data, size_t size, const struct gw_wire_ram *ram)
+{
+	struct gw_error err = GW_ERROR_INIT;
+	gw_autofree struct gw_wire_owed *o = malloc(size + 1);
+	const uint8_t *bits = (uint8_t *)(o + 1);
+
+	if (size <= sizeof(*o)) /* shorter frames are not read */
+		return;
+	memcpy(o, data, size);
+	if (!accepted(gw_wire_owed_check(o, size, ram, &err), &err))
+		return;
+	demand(o->region < ram->n_regions && o->n_pages > 0);
+	for (size_t i = 0; i < (size - sizeof(*o)) * 8; i++)
+		if (bits[i / 8] >> i % 8 & 1)
+			demand(i < o->n_pages && o->first_page + i < ram->region_pages[o->region]);
+}
+
+static void fuzz_demand(const uint8_t *data, size_t size, const struct gw_wire_ram *ram)
+{
+	struct gw_error err = GW_ERROR_INIT;
+	struct gw_wire_demand d;
+
+	if (size < sizeof(d))
+		return;
+	memcpy(&d, data, sizeof(d));
+	if (!accepted(gw_wire_demand_check(&d, ram, &err), &err))
+		return;
+	demand(d.region < ram->n_regions && d.n_pages > 0 && d.n_pages <= GW_WIRE_DEMAND_PAGES_MAX);
+	demand(d.first_page < ram->region_pages[d.region] && d.n_pages <= ram->region_pages[d.region] - d.first_page);
+}
+
 static void fuzz_id(const uint8_t *data, size_t size, const struct gw_wire_ram *ram)
 {
 	gw_autofree char *text = calloc(1, size + 1);
@@ -165,12 +200,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static void (*const kinds[])(const uint8_t *, size_t, const struct gw_wire_ram *) = {
 		fuzz_hello, fuzz_welcome, fuzz_frame, fuzz_batch, fuzz_extents, fuzz_verify, fuzz_id,
+		fuzz_owed, fuzz_demand,
 	};
 	static const struct gw_wire_ram rams[] = {
 		{ .n_regions = 2, .region_pages = { 1u << 20, 1000 }, .channels = 4, .features = GW_WIRE_FEATURE_PACKED },
 		{ .n_regions = 1, .region_pages = { 3 }, .channels = GW_WIRE_CHANNELS_MAX },
 		{ .n_regions = 8, .region_pages = { 512, 513, 1, 1ull << 34, 5, 6, 7, 1024 }, .channels = 1, .features = GW_WIRE_FEATURE_PACKED },
-		{ .n_regions = 1, .region_pages = { GW_WIRE_RAM_MAX_BYTES / GW_WIRE_PAGE_BYTES }, .channels = 3 },
+		{ .n_regions = 1, .region_pages = { GW_WIRE_RAM_MAX_BYTES / GW_WIRE_PAGE_BYTES }, .channels = 3,
+		  .postcopy = true },
 	};
 
 	if (size >= 2)

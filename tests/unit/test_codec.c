@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -382,6 +383,101 @@ static void test_verify(void **state)
 	assert_int_equal(verify(&huge, 0, STRIPE, UINT64_MAX - 1, 2), -EPROTO);
 }
 
+/* With `last` as the last byte of the bitmap. */
+static int owed(uint32_t region, uint64_t first, uint32_t n, size_t bytes, uint8_t last)
+{
+	struct {
+		struct gw_wire_owed head;
+		uint8_t bits[GW_WIRE_OWED_PAGES_MAX / 8 + 2];
+	} *o = calloc(1, sizeof(*o));
+	struct gw_error err = GW_ERROR_INIT;
+	int r;
+
+	o->head = (struct gw_wire_owed){ htole32(region), htole32(n), htole64(first) };
+	o->bits[bytes - 1] = last;
+	r = gw_wire_owed_check(&o->head, sizeof(o->head) + bytes, &ram, &err);
+	assert_int_equal(o->head.first_page, first);
+	assert_true(r == 0 || (r == -EPROTO && err.text[0]));
+	free(o);
+	return r;
+}
+
+static void test_owed(void **state)
+{
+	assert_int_equal(owed(0, 0, GW_WIRE_OWED_PAGES_MAX, GW_WIRE_OWED_PAGES_MAX / 8, 0xff), 0);
+	assert_int_equal(owed(1, 0, 1000, 125, 0xff), 0);
+	assert_int_equal(owed(1, 999, 1, 1, 1), 0);
+	assert_int_equal(owed(1, 990, 10, 2, 3), 0);
+	assert_int_equal(owed(1, 990, 10, 2, 4), -EPROTO); /* a bit beyond the pages */
+	assert_int_equal(owed(1, 990, 10, 1, 0xff), -EPROTO);
+	assert_int_equal(owed(1, 990, 10, 3, 0), -EPROTO);
+	assert_int_equal(owed(1, 990, 11, 2, 0), -EPROTO);
+	assert_int_equal(owed(1, 1000, 1, 1, 0), -EPROTO);
+	assert_int_equal(owed(1, UINT64_MAX, 8, 1, 0), -EPROTO);
+	assert_int_equal(owed(0, 0, 0, 1, 0), -EPROTO);
+	assert_int_equal(owed(0, 0, UINT32_MAX, 1, 0), -EPROTO);
+	assert_int_equal(owed(2, 0, 8, 1, 0), -EPROTO);
+}
+
+static int demand(uint32_t region, uint64_t first, uint32_t n)
+{
+	struct gw_wire_demand d = { htole32(region), htole32(n), htole64(first) };
+	struct gw_error err = GW_ERROR_INIT;
+	int r = gw_wire_demand_check(&d, &ram, &err);
+
+	assert_true(r == 0 || (r == -EPROTO && err.text[0]));
+	return r;
+}
+
+static void test_demands(void **state)
+{
+	assert_int_equal(demand(0, 0, 1), 0);
+	assert_int_equal(demand(0, 0, GW_WIRE_DEMAND_PAGES_MAX), 0);
+	assert_int_equal(demand(1, 999, 1), 0);
+	assert_int_equal(demand(0, 0, GW_WIRE_DEMAND_PAGES_MAX + 1), -EPROTO);
+	assert_int_equal(demand(0, 0, 0), -EPROTO);
+	assert_int_equal(demand(1, 999, 2), -EPROTO);
+	assert_int_equal(demand(1, UINT64_MAX, 2), -EPROTO);
+	assert_int_equal(demand(2, 0, 1), -EPROTO);
+}
+
+static int owed_run(bool postcopy, uint64_t first, uint32_t n, uint16_t kind, uint16_t packed)
+{
+	struct gw_wire_ram r = ram;
+	struct gw_wire_batch b = { .magic = htole32(GW_WIRE_BATCH_MAGIC), .kind = htole16(GW_WIRE_BATCH_OWED), .n_runs = htole16(1) };
+	struct gw_wire_run run = { .first_page = htole64(first), .n_pages = htole32(n), .kind = htole16(kind),
+		                   .packed_bytes = htole16(packed) };
+	uint64_t payload = kind == GW_WIRE_RUN_RAW ? n * 4096ull : packed;
+
+	r.postcopy = postcopy;
+	r.features = GW_WIRE_FEATURE_PACKED;
+	b.payload_bytes = htole64(payload);
+	if (gw_wire_batch_check(&b, &r, NULL) < 0)
+		return -EPROTO;
+	return gw_wire_runs_check(&run, &b, &r, 3, NULL);
+}
+
+static void test_owed_batches(void **state)
+{
+	assert_int_equal(owed_run(true, 0, 8, GW_WIRE_RUN_RAW, 0), 0); /* not on a stripe of channel 3 */
+	assert_int_equal(owed_run(true, 510, 8, GW_WIRE_RUN_ZERO, 0), 0); /* on two stripes */
+	assert_int_equal(owed_run(false, 0, 8, GW_WIRE_RUN_RAW, 0), -EPROTO);
+	assert_int_equal(owed_run(true, 0, 8, GW_WIRE_RUN_LZ4, 100), -EPROTO);
+	assert_int_equal(owed_run(true, 1u << 20, 1, GW_WIRE_RUN_ZERO, 0), -EPROTO);
+}
+
+/* What a peer that knows no post-copy would send is refused by its size. */
+static void test_sizes_of_postcopy(void **state)
+{
+	assert_int_equal(gw_wire_frame_table[GW_WIRE_READY].min_length, 40);
+	assert_int_equal(gw_wire_frame_table[GW_WIRE_READY].max_length, 40);
+	assert_int_equal(gw_wire_frame_table[GW_WIRE_RUNNING].min_length, 32);
+	assert_int_equal(gw_wire_frame_table[GW_WIRE_RUNNING].max_length, 32);
+	assert_int_equal(gw_wire_frame_table[GW_WIRE_COMPLETE].max_length, 32);
+	assert_int_equal(gw_wire_frame_table[GW_WIRE_OWED].min_length, 17);
+	assert_int_equal(gw_wire_frame_table[GW_WIRE_OWED].max_length, 16 + GW_WIRE_OWED_PAGES_MAX / 8);
+}
+
 static void test_ids(void **state)
 {
 	static const char *const bad[] = {
@@ -420,6 +516,10 @@ int main(void)
 		TEST("page numbers near 2^64 do not wrap around", test_wrap_around),
 		TEST("extents of a layout lie inside their region", test_extents),
 		TEST("X2 digests are asked for memory that exists", test_verify),
+		TEST("N7 owed pages exist, and their bitmap is as long as it must be", test_owed),
+		TEST("N7 a demand names memory that exists, and not too much", test_demands),
+		TEST("N7 owed pages come on any channel, when that was agreed on, and never packed", test_owed_batches),
+		TEST("N7 frames of a post-copy have their sizes", test_sizes_of_postcopy),
 		TEST("ids are 32 lower-case hex digits", test_ids),
 	};
 

@@ -107,11 +107,13 @@ static long faults_of_writing(volatile char *memory)
 static int victim(void)
 {
 	char *memory = mmap(NULL, VICTIM_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	volatile char *own = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	int ram = memfd_create("ram", MFD_CLOEXEC), disk = memfd_create("disk", MFD_CLOEXEC);
 	const char *preload = getenv("LD_PRELOAD");
 	int order;
 
 	tell("%p", (void *)memory);
+	*own = 'x';
 	while ((order = getchar()) != EOF) {
 		switch (order) {
 		case 'e':
@@ -137,6 +139,15 @@ static int victim(void)
 			break;
 		case 'd':
 			discard_file(disk);
+			break;
+		case 'p':
+			tell("%p", (void *)own);
+			break;
+		case 'c':
+			tell("%s", *own == 'x' ? "kept" : "gone");
+			break;
+		case 't': /* waits when a userfaultfd is there */
+			tell("%d", ((volatile char *)memory)[8192]);
 			break;
 		case 's': /* signals still arrive in the main thread */
 			raise(SIGUSR1);
@@ -336,6 +347,62 @@ static void v2_it_populates_many_ranges_over_one_connection(void **state)
 	assert_int_equal(gw_shim_populate_ranges(p->socket, ranges, 100, soon(), -1, NULL), -EINVAL);
 }
 
+static void keep(struct process *p, int *ret_fd, bool fresh)
+{
+	bool was_fresh;
+
+	assert_int_equal(gw_shim_keep_userfaultfd(p->socket, soon(), ret_fd, &was_fresh, NULL), 0);
+	assert_int_equal(was_fresh, fresh);
+}
+
+static void n7_a_kept_userfaultfd_outlives_its_client_until_it_is_dropped(void **state)
+{
+	struct process *p = *state;
+	struct uffdio_api api = { .api = UFFD_API };
+	struct uffdio_register reg = { .range = { p->memory, VICTIM_BYTES }, .mode = UFFDIO_REGISTER_MODE_MISSING };
+	int first, second;
+
+	keep(p, &first, true);
+	assert_int_equal(ioctl(first, UFFDIO_API, &api), 0);
+	assert_int_equal(ioctl(first, UFFDIO_REGISTER, &reg), 0);
+	close(first); /* this client dies */
+	fputc('t', p->in);
+	fflush(p->in);
+	keep(p, &second, false);
+	assert_int_equal(gw_unix_wait(second, POLLIN, soon()), 0); /* the same one: the victim waits at it */
+	close(second);
+	keep(p, &second, false);
+	assert_int_equal(gw_unix_wait(second, POLLIN, soon()), 0);
+	assert_int_equal(gw_unix_wait(fileno(p->out), POLLIN, gw_now_ns()), -ETIMEDOUT);
+	close(second);
+	assert_int_equal(gw_shim_drop_userfaultfd(p->socket, soon(), NULL), 0);
+	assert_string_equal(order(p, 0), "0"); /* it is awake */
+	assert_int_equal(gw_shim_drop_userfaultfd(p->socket, soon(), NULL), 0); /* nothing there any more */
+	keep(p, &second, true);
+	close(second);
+}
+
+static void n8_pages_leave_the_page_tables_of_shared_memory_only(void **state)
+{
+	struct process *p = *state;
+	struct gw_hva_range ranges[2] = { { p->memory, 1 << 20 }, { p->memory + (2 << 20), 1 << 20 } };
+	struct gw_error err;
+
+	assert_int_equal(gw_shim_populate(p->socket, p->memory, 6 << 20, soon(), -1, NULL), 0);
+	order(p, 'w');
+	assert_int_equal(gw_shim_unmap_pages(p->socket, ranges, 2, soon(), &err), 0);
+	assert_int_equal(resident_kib(p), 4 << 10);
+	assert_string_equal(order(p, 't'), "1"); /* what they hold stays */
+	ranges[0] = (struct gw_hva_range){ strtoull(order(p, 'p'), NULL, 16), 4096 };
+	assert_int_equal(gw_shim_unmap_pages(p->socket, ranges, 1, soon(), &err), -EINVAL);
+	assert_string_equal(order(p, 'c'), "kept");
+	ranges[0] = (struct gw_hva_range){ p->memory, 1ull << 40 }; /* what lies behind is none of it */
+	assert_int_equal(gw_shim_unmap_pages(p->socket, ranges, 1, soon(), &err), -EINVAL);
+	ranges[0] = (struct gw_hva_range){ p->memory, UINT64_MAX };
+	assert_int_equal(gw_shim_unmap_pages(p->socket, ranges, 1, soon(), &err), -EINVAL);
+	assert_string_equal(order(p, 'c'), "kept");
+}
+
 static void discarded(struct process *p, const char *what, const char *where)
 {
 	for (; *where; where++)
@@ -502,6 +569,8 @@ int main(int argc, char **argv)
 		WITH_VICTIM(its_userfaultfd_is_of_the_victims_memory_and_takes_kernel_faults),
 		WITH_VICTIM(v2_it_populates_exactly_the_range_it_is_asked_for),
 		WITH_VICTIM(v2_it_populates_many_ranges_over_one_connection),
+		WITH_VICTIM(n7_a_kept_userfaultfd_outlives_its_client_until_it_is_dropped),
+		WITH_VICTIM(n8_pages_leave_the_page_tables_of_shared_memory_only),
 		WITH_VICTIM(v1_discards_of_held_memory_are_skipped_until_the_holder_goes),
 		WITH_VICTIM(bad_ranges_are_refused_with_the_errno),
 		WITH_VICTIM(children_are_not_preloaded_and_other_libraries_stay),

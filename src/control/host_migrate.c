@@ -62,6 +62,21 @@ static int word_index(const char *key, const char *text, const char *const *word
 	return gw_error_set(err, EINVAL, "%s: '%s' is not known (write %s or %s)", key, text, words[0], words[1]);
 }
 
+/* Memory is compared before the commit, which with post-copy comes before the memory does. */
+static int parse_verify(const json_t *request, struct gw_out_config *c, struct gw_error *err)
+{
+	enum gw_mode *mode = &c->convergence.mode;
+
+	c->verify = json_is_true(json_object_get(request, "verify"));
+	if (!c->verify)
+		return 0;
+	if (*mode == GW_MODE_POSTCOPY || *mode == GW_MODE_HYBRID)
+		return gw_error_set(err, EINVAL, "verify: memory cannot be compared before the switch in mode %s, where it follows "
+		                    "after it (use mode auto or pre-copy)", gw_mode_name(*mode));
+	*mode = GW_MODE_PRECOPY;
+	return 0;
+}
+
 static int parse_limits(const json_t *request, struct gw_out_config *c, struct gw_error *err)
 {
 	static const char *const stalls[] = { "throttle", "switch", "stay" };
@@ -101,7 +116,8 @@ static int parse_limits(const json_t *request, struct gw_out_config *c, struct g
 	c->channels = (unsigned)channels;
 	c->tracing = (enum gw_trace_mode)tracing;
 	c->compress = (enum gw_compress_policy)packing;
-	c->verify = json_is_true(json_object_get(request, "verify"));
+	if (parse_verify(request, c, err) < 0)
+		return -EINVAL;
 	return parse_threshold(json_string_value(json_object_get(request, "threshold")), &c->convergence, err);
 }
 

@@ -125,16 +125,17 @@ static enum gw_target_event confirm_whole(struct gw_in *in)
 	return GW_TARGET_EV_FAILED;
 }
 
-/* What a wake-up means: something posted, the last owed page, a new link, or the end of this one. */
-static enum gw_target_event woken(struct gw_in *in)
+/* What a wake-up means: something posted, the last owed page, a new link (*ret_linked), or the end of this one. */
+static enum gw_target_event woken(struct gw_in *in, bool *ret_linked)
 {
 	enum gw_target_event ev = take_posted(in);
 
+	*ret_linked = false;
 	if (ev != NO_EVENT)
 		return ev;
 	if (in->machine.owes && in->demand && gw_demand_left(in->demand) == 0)
 		return GW_TARGET_EV_COMPLETE;
-	(void)gw_in_take_recovery(in);
+	*ret_linked = gw_in_take_recovery(in);
 	return gw_in_link_broke(in) ? GW_TARGET_EV_LINK_LOST : NO_EVENT;
 }
 
@@ -145,10 +146,11 @@ static enum gw_target_event await_decision(struct gw_in *in)
 	gw_autofree char *body = NULL;
 	struct gw_wire_frame f;
 	struct gw_error err = GW_ERROR_INIT;
+	bool linked;
 	int r = gw_peer_recv(in->control_fd, &f, &body, &w, &err);
 
 	if (r == -ECANCELED)
-		return woken(in);
+		return woken(in, &linked);
 	if (r == 0 && f.type == GW_WIRE_VERIFY)
 		r = gw_in_answer_verify(in, body, &err);
 	if (r < 0) {
@@ -198,7 +200,7 @@ static int ask_once(struct gw_in *in, uint32_t *ret_answer, struct gw_error *err
 
 static enum gw_target_event do_ask(struct gw_in *in)
 {
-	bool told = false;
+	bool told = false, linked;
 
 	while (!stopping(in)) {
 		struct gw_wait w = { .cancel_fd = -1, .idle_ns = RETRY_NS };
@@ -220,8 +222,8 @@ static enum gw_target_event do_ask(struct gw_in *in)
 			return GW_TARGET_EV_ABORT;
 		}
 		(void)gw_wait_fd(in->wake_fd, POLLIN, &w);
-		ev = woken(in);
-		if (ev != NO_EVENT || in->control_fd >= 0) /* a new link: the decision may come on it */
+		ev = woken(in, &linked);
+		if (ev != NO_EVENT || linked) /* a new link: the decision may come on it */
 			return ev;
 	}
 	return NO_EVENT;
@@ -399,13 +401,14 @@ static enum gw_target_event carry_out(struct gw_in *in, unsigned todo)
 static enum gw_target_event await(struct gw_in *in)
 {
 	struct gw_wait w = { .cancel_fd = -1, .idle_ns = RETRY_NS };
+	bool linked;
 	enum gw_target_event ev;
 
 	if ((in->machine.state == GW_TARGET_READY || in->machine.state == GW_TARGET_RUNNING) && in->control_fd >= 0)
 		return await_decision(in);
 	(void)gw_wait_fd(in->wake_fd, POLLIN, &w);
-	ev = woken(in);
-	if (ev != NO_EVENT || (in->control_fd >= 0 && in->machine.state != GW_TARGET_COMMITTED))
+	ev = woken(in, &linked);
+	if (ev != NO_EVENT || linked)
 		return ev;
 	/* READY or PART without a connection: ask (again). COMMITTED but not running: try again. */
 	return in->machine.state == GW_TARGET_COMMITTED ? GW_TARGET_EV_COMMIT : GW_TARGET_EV_LINK_LOST;

@@ -32,7 +32,7 @@ def mapped_before_resume(farm, hold, *options):
     """(bytes that the guest has at the source, bytes in the page tables of the target's QEMU) before it runs."""
     def look():
         return allocated(farm["a"]), smaps.mapped(smaps.of_ram(farm["b"], "guest"))
-    (job, begin, _), seen = inspected_move(farm, "guest", "a", "b", hold, look, *options)
+    (job, begin, _), seen = inspected_move(farm, "guest", "a", "b", hold, look, "--mode", "pre-copy", *options)
     assert_done(job)
     return job, begin, seen
 
@@ -71,7 +71,7 @@ def test_V2_populating_spares_the_guest_its_faults_in_the_first_second(make_farm
             def look(farm=farm):
                 (pid,) = farm["b"].qemu_pids("guest")
                 return pid, smaps.minor_faults(pid)
-            (job, begin, _), (pid, before) = inspected_move(farm, "guest", "a", "b", hold, look)
+            (job, begin, _), (pid, before) = inspected_move(farm, "guest", "a", "b", hold, look, "--mode", "pre-copy")
             assert_done(job)
             wait_beating(beats, 1, count=1000)
             faults[name] = smaps.minor_faults(pid) - before

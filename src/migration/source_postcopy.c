@@ -17,6 +17,8 @@
 #include "migration/source_internal.h"
 #include "transport/peer.h"
 
+#define LAST_WORD_NS (300 * GW_NS_PER_MS)
+
 static struct gw_wire_ram wire_ram(const struct gw_out *o)
 {
 	struct gw_wire_ram ram = { .n_regions = o->n_regions, .channels = o->config.channels, .postcopy = true };
@@ -210,6 +212,31 @@ static void note_complete(struct gw_out *o, const char *body)
 	o->report.postcopy.duration_ns = gw_now_ns() - o->target_ran;
 }
 
+/* A frame from the target while it is being served. 1: go on. */
+static int served_frame(struct gw_out *o, const struct gw_wire_frame *f, const char *body, enum gw_source_event *ret,
+                        struct gw_error *err)
+{
+	if (f->type == GW_WIRE_FAILED)
+		return gw_peer_failure(f, body, err);
+	if (f->type != GW_WIRE_COMPLETE)
+		return 1;
+	note_complete(o, body);
+	*ret = GW_SOURCE_EV_COMPLETE;
+	return 0;
+}
+
+/* A channel has ended. The target closes them right after it has said COMPLETE, which then is here, or almost. */
+static int channel_ended(struct gw_out *o, enum gw_source_event *ret, struct gw_error *err)
+{
+	struct gw_wait w = { .cancel_fd = -1, .idle_ns = LAST_WORD_NS };
+	gw_autofree char *body = NULL;
+	struct gw_wire_frame f;
+
+	if (gw_peer_recv(o->control_fd, &f, &body, &w, NULL) == 0 && served_frame(o, &f, body, ret, err) == 0)
+		return 0;
+	return gw_push_error(o->push, err);
+}
+
 /* One wait on the control connection. 1: go on. */
 static int serve_once(struct gw_out *o, enum gw_source_event *ret, struct gw_error *err)
 {
@@ -218,24 +245,16 @@ static int serve_once(struct gw_out *o, enum gw_source_event *ret, struct gw_err
 	struct gw_wire_frame f;
 	int r = gw_peer_recv(o->control_fd, &f, &body, &w, err);
 
-	if (r == -ECANCELED) {
-		r = o->push ? gw_push_error(o->push, err) : 0;
-		if (r < 0)
-			return r;
-		*ret = gw_out_take_posted(o);
-		if (*ret != GW_OUT_NO_EVENT)
-			return 0;
-		return gw_out_stopping(o) ? 0 : 1;
-	}
-	if (r < 0)
+	if (r == 0)
+		return served_frame(o, &f, body, ret, err);
+	if (r != -ECANCELED)
 		return r;
-	if (f.type == GW_WIRE_FAILED)
-		return gw_peer_failure(&f, body, err);
-	if (f.type != GW_WIRE_COMPLETE)
-		return 1;
-	note_complete(o, body);
-	*ret = GW_SOURCE_EV_COMPLETE;
-	return 0;
+	if (o->push && gw_push_error(o->push, NULL) < 0)
+		return channel_ended(o, ret, err);
+	*ret = gw_out_take_posted(o);
+	if (*ret != GW_OUT_NO_EVENT)
+		return 0;
+	return gw_out_stopping(o) ? 0 : 1;
 }
 
 int gw_out_recover(struct gw_out *o, struct gw_error *err)

@@ -369,8 +369,8 @@ static void serve_data(struct gw_host *h, int fd, const struct gw_wire_hello *he
 	}
 	if (gw_in_add_channel(e->in, hello, fd, &err) < 0)
 		gw_peer_refuse(answer_fd, &err, w);
-	else
-		(void)gw_peer_welcome(answer_fd, hello, w);
+	else if (gw_peer_welcome(answer_fd, hello, w) == 0)
+		gw_in_welcomed(e->in, hello);
 	release_in(h, e);
 }
 

@@ -478,6 +478,13 @@ int gw_in_add_channel(struct gw_in *in, const struct gw_wire_hello *hello, int f
 	return gw_receiver_add_channel(in->receiver, le16toh(hello->channel), fd, err);
 }
 
+void gw_in_welcomed(struct gw_in *in, const struct gw_wire_hello *hello)
+{
+	GW_LOCKED(&in->lock);
+	if (in->token_valid && !memcmp(in->token, hello->token, sizeof(in->token)) && in->receiver)
+		gw_receiver_welcomed(in->receiver, le16toh(hello->channel));
+}
+
 void gw_in_post(struct gw_in *in, enum gw_target_event ev)
 {
 	GW_LOCKED(&in->lock);

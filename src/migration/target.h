@@ -62,8 +62,10 @@ int gw_in_restore_postcopy(struct gw_in *in, const char *states_path, struct gw_
  * body (NULL after a restart). */
 int gw_in_run(struct gw_in *in, const json_t *prepare, struct gw_error *err);
 
-/* Other threads. A welcomed data channel; takes the fd. -EACCES when the token is not this migration's. */
+/* Other threads. A data channel, which is to be welcomed next, and that said; takes the fd. -EACCES when the token is not
+ * this migration's. */
 int gw_in_add_channel(struct gw_in *in, const struct gw_wire_hello *hello, int fd, struct gw_error *err);
+void gw_in_welcomed(struct gw_in *in, const struct gw_wire_hello *hello);
 
 /* The source tells (COMMIT, ABORT) or asks (WAIT); returns the type of frame to answer with, and the pages that are
  * owed to say in it. */

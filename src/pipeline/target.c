@@ -38,6 +38,8 @@ struct channel {
 	struct iovec iov[GW_WIRE_BATCH_PAGES_MAX + 1];
 	uint8_t *scratch; /* NULL without post-copy */
 	struct gw_apply_packed packed;
+	/* protected by the receiver's demand_lock */
+	bool welcomed; /* requests may go out */
 	/* protected by the receiver's lock */
 	uint32_t passed; /* last barrier seen */
 };
@@ -224,13 +226,19 @@ int gw_receiver_add_channel(struct gw_receiver *r, unsigned index, int fd, struc
 		close(fd);
 		return gw_error_set_errno(err, e, "cannot start a receiving thread");
 	}
+	c->started = true;
+	return 0;
+}
+
+void gw_receiver_welcomed(struct gw_receiver *r, unsigned index)
+{
+	if (!r->demand || index != r->ram.channels)
+		return;
 	{
 		GW_LOCKED(&r->demand_lock);
-		c->started = true;
+		r->channels[index].welcomed = r->channels[index].started;
 	}
-	if (index == r->ram.channels)
-		gw_demand_want_again(r->demand);
-	return 0;
+	gw_demand_want_again(r->demand);
 }
 
 void gw_receiver_demand(struct gw_receiver *r, const struct gw_wire_demand *d)
@@ -241,7 +249,7 @@ void gw_receiver_demand(struct gw_receiver *r, const struct gw_wire_demand *d)
 	struct gw_wait w = { .cancel_fd = r->stop_fd, .idle_ns = DEMAND_SEND_NS };
 
 	GW_LOCKED(&r->demand_lock);
-	if (c->started && gw_write_full(c->fd, &wire, sizeof(wire), &w) < 0)
+	if (c->welcomed && gw_write_full(c->fd, &wire, sizeof(wire), &w) < 0)
 		shutdown(c->fd, SHUT_RDWR); /* its thread finds out and reports it */
 }
 

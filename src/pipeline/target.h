@@ -28,9 +28,12 @@ int gw_receiver_new(const struct gw_wire_ram *ram, const struct gw_ram *rams, st
 typedef void gw_arrived_fn(void *arg, uint32_t region, uint64_t first_page, uint64_t n_pages);
 void gw_receiver_on_arrival(struct gw_receiver *r, gw_arrived_fn *fn, void *arg);
 
-/* Starts channel `index` on a welcomed connection; takes fd over (also on failure).
+/* Starts channel `index` on a connection; takes fd over (also on failure).
  * -EEXIST when the channel is there already, -EINVAL when there is no such channel. */
 int gw_receiver_add_channel(struct gw_receiver *r, unsigned index, int fd, struct gw_error *err);
+/* The source knows that the channel was taken: from here on demands go out on it, those first that somebody waits for. Not
+ * earlier, as they would stand where the welcome is due. */
+void gw_receiver_welcomed(struct gw_receiver *r, unsigned index);
 
 /* Waits until every channel has arrived and passed the barrier of `pass`: then all of it is in RAM.
  * Fails with the first channel's error. w->idle_ns bounds the whole wait. */

@@ -66,8 +66,8 @@ class Ground:
     def away(self):
         return "b" if self.home == "a" else "a"
 
-    def reach(self):
-        self.job = self.host(self.home).godwit_json("migrate", "guest", "--to", self.away, "--detach")["id"]
+    def reach(self, *options):
+        self.job = self.host(self.home).godwit_json("migrate", "guest", "--to", self.away, "--detach", *options)["id"]
         wait_for(self.hold.with_name(self.hold.name + ".reached").exists, 20, "the fault point is reached")
 
     def go(self):

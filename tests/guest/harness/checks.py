@@ -8,15 +8,15 @@ from .wait import wait_for
 
 
 class BothPaused:
-    """Holds the source's daemon at a point where both copies are whole and paused, and compares the two
-    RAM files from outside. Armed before the daemon starts; works for every migration from then on."""
+    """Holds a daemon (the source's, by default) at a point where both copies are paused, so that the two RAM files
+    can be compared from outside. Armed before the daemon starts; works for every migration from then on."""
 
     POINT = "source-ready-received"
 
-    def __init__(self, host):
+    def __init__(self, host, point=POINT):
         self.host = host
         self.path = host.folder / "both-paused"
-        host.faults = f"{self.POINT}=hold:{self.path}"
+        host.faults = f"{point}=hold:{self.path}"
 
     @property
     def reached(self):

@@ -137,3 +137,19 @@ def test_N4_two_moves_at_once_share_the_bandwidth_by_their_weights(make_farm):
     for job in jobs.values():
         farm["a"].godwit("wait", job)
         assert_done(farm["a"].job(job))
+
+
+def test_N8_a_busy_guest_finishes_in_mode_auto_without_being_slowed_down(busy):
+    with busy.beats("guest") as beats:
+        wait_beating(beats, 0, timeout=60)
+        work = work_of(beats, 0)
+        job, begin, _ = move(busy, "guest", "a", "b")
+        assert_done(job)
+        report = job["report"]
+        assert report["mode"] == "hybrid", report["decision"]
+        assert all(p["throttle_percent"] == 0 for p in report["passes"])
+        first = report["passes"][0]
+        copied = sum(p["duration_ns"] for p in report["passes"])
+        assert copied <= 1.25 * first["duration_ns"] + 2 * first["left_bytes"] / 50e6 * 1e9, report["passes"]
+        assert_moved_once(busy, "guest", beats, begin, "a", "b")
+        assert_at_full_speed(busy["b"], beats, 1, work)

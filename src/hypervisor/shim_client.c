@@ -128,22 +128,31 @@ int gw_shim_drop_userfaultfd(const char *path, gw_time_ns deadline, struct gw_er
 	return ask(path, &request, deadline, -1, NULL, NULL, "drop its userfaultfd", err);
 }
 
-int gw_shim_unmap_pages(const char *path, const struct gw_hva_range *ranges, size_t n, gw_time_ns deadline,
-                        struct gw_error *err)
+/* The same command for each range, over one connection. */
+static int ask_ranges(const char *path, uint32_t command, const struct gw_hva_range *ranges, size_t n, gw_time_ns deadline,
+                      int cancel_fd)
 {
 	gw_autofd int sock = -1;
 	int r = gw_unix_connect(path, &sock);
 
 	for (size_t i = 0; i < n && r == 0; i++) {
-		struct gw_shim_request request = { .magic = GW_SHIM_MAGIC, .command = GW_SHIM_UNMAP_PAGES,
+		struct gw_shim_request request = { .magic = GW_SHIM_MAGIC, .command = command,
 			                           .address = ranges[i].hva, .length = ranges[i].len };
 		struct gw_shim_reply reply;
 		gw_autofd int fd = -1;
 
-		r = exchange(sock, &request, deadline, -1, &reply, &fd);
+		r = exchange(sock, &request, deadline, cancel_fd, &reply, &fd);
 		if (r == 0)
 			r = reply.result;
 	}
+	return r;
+}
+
+int gw_shim_unmap_pages(const char *path, const struct gw_hva_range *ranges, size_t n, gw_time_ns deadline,
+                        struct gw_error *err)
+{
+	int r = ask_ranges(path, GW_SHIM_UNMAP_PAGES, ranges, n, deadline, -1);
+
 	return r < 0 ? gw_error_set_errno(err, r, "the VMM cannot take pages out of its page tables") : 0;
 }
 
@@ -159,19 +168,8 @@ int gw_shim_populate(const char *path, uint64_t hva, uint64_t len, gw_time_ns de
 int gw_shim_populate_ranges(const char *path, const struct gw_hva_range *ranges, size_t n, gw_time_ns deadline,
                             int cancel_fd, struct gw_error *err)
 {
-	gw_autofd int sock = -1;
-	int r = gw_unix_connect(path, &sock);
+	int r = ask_ranges(path, GW_SHIM_POPULATE_READ, ranges, n, deadline, cancel_fd);
 
-	for (size_t i = 0; i < n && r == 0; i++) {
-		struct gw_shim_request request = { .magic = GW_SHIM_MAGIC, .command = GW_SHIM_POPULATE_READ,
-			                           .address = ranges[i].hva, .length = ranges[i].len };
-		struct gw_shim_reply reply;
-		gw_autofd int fd = -1;
-
-		r = exchange(sock, &request, deadline, cancel_fd, &reply, &fd);
-		if (r == 0)
-			r = reply.result;
-	}
 	return r < 0 ? gw_error_set_errno(err, r, "the VMM cannot populate its page tables") : 0;
 }
 
@@ -197,13 +195,4 @@ int gw_shim_hold_discards(const char *path, uint64_t hva, uint64_t len, uint64_t
 		return gw_error_set_errno(err, r == -ENOSYS ? -EOPNOTSUPP : r, "the VMM cannot keep pages that its balloon gives back");
 	*ret_fd = gw_steal_fd(&sock);
 	return 0;
-}
-
-int gw_shim_collapse(const char *path, uint64_t hva, uint64_t len, gw_time_ns deadline,
-                     struct gw_error *err)
-{
-	struct gw_shim_request request = { .magic = GW_SHIM_MAGIC, .command = GW_SHIM_COLLAPSE,
-	                                   .address = hva, .length = len };
-
-	return ask(path, &request, deadline, -1, NULL, NULL, "gather its memory into huge pages", err);
 }

@@ -40,8 +40,4 @@ int gw_shim_populate_ranges(const char *path, const struct gw_hva_range *ranges,
 int gw_shim_hold_discards(const char *path, uint64_t hva, uint64_t len, uint64_t dev, uint64_t ino,
                           gw_time_ns deadline, int *ret_fd, struct gw_error *err);
 
-/* Has the kernel gather [hva, hva+len) into huge pages. -EINVAL where it cannot. */
-int gw_shim_collapse(const char *path, uint64_t hva, uint64_t len, gw_time_ns deadline,
-                     struct gw_error *err);
-
 #endif

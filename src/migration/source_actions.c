@@ -187,6 +187,7 @@ static enum gw_source_event do_send_commit(struct gw_out *o)
 	enum gw_source_event ev;
 	int r;
 
+	o->given_away = true;
 	/* A target that lacks pages may not even be able to say that it runs before it gets them; a restarted daemon cannot
 	 * know whether it does. */
 	if (o->control_fd < 0 && (o->machine.owes || o->first == GW_SOURCE_EV_RESTARTED_COMMIT))
@@ -218,7 +219,6 @@ static enum gw_source_event do_serve(struct gw_out *o)
 	enum gw_source_event ev;
 	int r;
 
-	gw_out_set_step(o, "the guest runs at the target; the rest of its memory follows");
 	(void)gw_fault("source-serving");
 	r = gw_out_serve(o, &ev, &err);
 	if (r == 0)
@@ -340,7 +340,6 @@ static enum gw_source_event do_destroy(struct gw_out *o)
 
 	gw_thread_background();
 	(void)gw_fault("source-running-received");
-	o->given_away = true;
 	gw_out_close_pipeline(o);
 	if (o->control_fd >= 0)
 		close(gw_steal_fd(&o->control_fd));

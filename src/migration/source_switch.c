@@ -177,18 +177,24 @@ static int announce_switch(struct gw_out *o, struct gw_error *err)
 	return gw_peer_send(o->control_fd, GW_WIRE_SWITCH, &body, sizeof(body), &o->wait, err);
 }
 
+/* t: before and after. */
+static int pause_guest(struct gw_out *o, gw_time_ns t[2], struct gw_error *err)
+{
+	int r;
+
+	t[0] = o->stop_began = gw_now_ns();
+	r = o->config.vm->ops->pause(o->config.vm, gw_deadline_in(o->config.switch_timeout_ns), err);
+	t[1] = gw_now_ns();
+	return r < 0 ? r : gw_fault("source-stopped");
+}
+
 /* The guest stands still from here on: the last pages go out while the VMM saves its state. */
 static int stop_save_send(struct gw_out *o, struct state_reader *state, struct gw_error *err)
 {
-	struct gw_vm *vm = o->config.vm;
 	gw_time_ns t[6];
 	int r, r2;
 
-	t[0] = o->stop_began = gw_now_ns();
-	r = vm->ops->pause(vm, gw_deadline_in(o->config.switch_timeout_ns), err);
-	t[1] = gw_now_ns();
-	if (r == 0)
-		r = gw_fault("source-stopped");
+	r = pause_guest(o, t, err);
 	if (r == 0)
 		r = begin_last_pages(o, err);
 	if (r < 0)
@@ -220,16 +226,11 @@ static int stop_save_send(struct gw_out *o, struct state_reader *state, struct g
 /* The guest stands still from here on: all that is left is owed, the VMM's own last writes included. */
 static int stop_save_owe(struct gw_out *o, struct state_reader *state, struct gw_error *err)
 {
-	struct gw_vm *vm = o->config.vm;
 	gw_time_ns t[5];
 	uint64_t bytes;
 	int r;
 
-	t[0] = o->stop_began = gw_now_ns();
-	r = vm->ops->pause(vm, gw_deadline_in(o->config.switch_timeout_ns), err);
-	t[1] = gw_now_ns();
-	if (r == 0)
-		r = gw_fault("source-stopped");
+	r = pause_guest(o, t, err);
 	if (r == 0)
 		r = save_state(o, state, err);
 	t[2] = gw_now_ns();

@@ -22,7 +22,6 @@ enum gw_shim_command {
 	 * Ends when the client closes. Must not be asked for a range whose faults wait for a
 	 * userfaultfd: the one thread that serves all clients would wait with them. */
 	GW_SHIM_POPULATE_WRITE = 3,
-	GW_SHIM_COLLAPSE = 4,
 	/* As GW_SHIM_USERFAULTFD, but a copy stays open here: while that lives, threads that touch a missing page wait
 	 * instead of seeing a wrong one, whatever becomes of the client. Asked again it gives the same one; value: 1
 	 * when it was made just now, 0 when it was there before. */

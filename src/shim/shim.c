@@ -39,9 +39,6 @@
 #define MADV_POPULATE_READ 22
 #define MADV_POPULATE_WRITE 23
 #endif
-#ifndef MADV_COLLAPSE
-#define MADV_COLLAPSE 25
-#endif
 #ifndef USERFAULTFD_IOC_NEW
 #define USERFAULTFD_IOC_NEW _IO(0xAA, 0x00)
 #endif
@@ -247,7 +244,6 @@ static void continue_madvise(struct client *c)
 	const struct gw_shim_request *r = &c->request;
 	static const int advices[] = {
 		[GW_SHIM_POPULATE_WRITE] = MADV_POPULATE_WRITE,
-		[GW_SHIM_COLLAPSE] = MADV_COLLAPSE,
 		[GW_SHIM_POPULATE_READ] = MADV_POPULATE_READ,
 	};
 	int advice = advices[r->command];
@@ -301,7 +297,6 @@ static void client_request(struct client *c)
 		break;
 	case GW_SHIM_POPULATE_WRITE:
 	case GW_SHIM_POPULATE_READ:
-	case GW_SHIM_COLLAPSE:
 		begin_madvise(c);
 		break;
 	case GW_SHIM_KEEP_USERFAULTFD:

@@ -33,7 +33,7 @@ def programs(guests):
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
-    """The daemons' logs stand in the report of a failed test."""
+    """The daemons' logs and the guests' consoles stand in the report of a failed test."""
     outcome = yield
     report = outcome.get_result()
     if report.when == "call" and report.failed:
@@ -41,6 +41,7 @@ def pytest_runtest_makereport(item, call):
         for farm in farms:
             for host in getattr(farm, "hosts", {}).values():
                 report.sections.append((f"godwitd on {host.name}", host.log()[-6000:]))
+                report.sections += [(f"console of {vm} on {host.name}", text[-3000:]) for vm, text in host.consoles()]
 
 
 def shut_down(farm):

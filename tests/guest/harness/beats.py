@@ -86,6 +86,7 @@ class Beats:
         self._beats = []
         self._offset = 0
         self.summary = None
+        self.reboot = None  # reboot(source): starts the guest there anew
         self.process = subprocess.Popen(
             [paths.GUEST / "gwbeat", self.path, *map(str, sockets)], stdout=subprocess.PIPE, text=True)
 

@@ -2,6 +2,7 @@
 """Several hosts that know one another, and the moves of a VM between them."""
 import json
 import time
+import warnings
 
 from .beats import Beats, now_ns
 from .host import PORT, Host
@@ -33,7 +34,10 @@ class Farm:
 
     def beats(self, vm):
         """Heartbeats of a VM wherever it is; sources are numbered as the hosts are."""
-        return Beats([h.channel_socket(vm) for h in self.hosts.values()])
+        hosts = list(self.hosts.values())
+        beats = Beats([h.channel_socket(vm) for h in hosts])
+        beats.reboot = lambda source: hosts[source].reboot(vm)
+        return beats
 
     def index(self, name):
         return list(self.hosts).index(name)
@@ -64,5 +68,16 @@ def move(farm, vm, source, target, *options, timeout=120):
 
 
 def wait_beating(beats, source, timeout=30, count=200):
-    """Waits until the guest beats there from now on."""
-    beats.wait_for_source(source, timeout, count=count, since_ns=time.monotonic_ns())
+    """Waits until the guest beats there from now on.
+
+    About one boot in 200 of a guest with 4 vCPUs on 2 cores hangs in the kernel, all vCPUs spinning, under plain TCG.
+    A guest that has not beaten at all, ever, is started once more; the report of the tests shows it.
+    """
+    try:
+        beats.wait_for_source(source, timeout, count=count, since_ns=time.monotonic_ns())
+    except TimeoutError:
+        if beats.reboot is None or beats.update().beats:
+            raise
+        warnings.warn(f"the guest did not come up within {timeout} s, and is started once more", stacklevel=2)
+        beats.reboot(source)
+        beats.wait_for_source(source, timeout, count=count, since_ns=time.monotonic_ns())

@@ -52,6 +52,7 @@ class Host:
         self.process = None
         self.faults = ""
         self.settings = {}  # further keys of [godwitd]
+        self.definitions = {}  # of the VMs started here
         self.qemu = paths.QEMU
         for d in (self.run_dir, self.state_dir):
             d.mkdir()
@@ -148,7 +149,14 @@ class Host:
         path.write_text(definition)
         self.godwit("start", path)
         name = next(line.split("=")[1].strip() for line in definition.splitlines() if line.startswith("name"))
+        self.definitions[name] = definition
         return self.vm(name)
+
+    def reboot(self, name):
+        """Ends a VM and starts it anew."""
+        self.godwit("stop", name, "--force")
+        wait_for(lambda: name not in self.vms(), 10, f"{name} is gone")
+        return self.start_vm(self.definitions[name])
 
     def vm(self, name):
         return self.api("GET", f"/v1/vms/{name}")
@@ -199,6 +207,10 @@ class Host:
 
     def console_log(self, vm):
         return self.run_dir / vm / "console.log"
+
+    def consoles(self):
+        """(VM, what its console has shown) of every VM here."""
+        return [(p.parent.name, p.read_text(errors="replace")) for p in self.run_dir.glob("*/console.log")]
 
     def close(self):
         """Ends everything of this host and removes its folders; what the daemon left is not an error here."""

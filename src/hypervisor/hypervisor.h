@@ -85,15 +85,17 @@ struct gw_hypervisor_ops {
 	/* Returns when the VMM has confirmed that the vCPUs run. */
 	int (*resume)(struct gw_vm *vm, gw_time_ns deadline, struct gw_error *err);
 
-	/* Before the pause: passes the VMM the descriptor that the next save_state(-1) will write to, so that this
+	/* Before the pause: passes the VMM the descriptor that the next save_begin(-1) will write to, so that this
 	 * costs no downtime. */
 	int (*save_prepare)(struct gw_vm *vm, int fd, gw_time_ns deadline, struct gw_error *err);
-	/* Paused VM: writes the device state (everything but shared RAM) to fd (-1: the one prepared) and returns when the VMM
-	 * reports it complete. Does not close fd (but the VMM's copy is closed: the reader sees EOF).
+	/* Paused VM: has the VMM write its device state (everything but shared RAM) to fd (-1: the one prepared); returns
+	 * when it has begun. Does not close fd (but the VMM's copy is closed: the reader sees EOF).
 	 * A reader must drain fd concurrently. fd should be a socket: on a pipe that nobody reads a
 	 * cancelled save cannot end before its reading end is closed. */
-	int (*save_state)(struct gw_vm *vm, int fd, gw_time_ns deadline, struct gw_error *err);
-	/* From any thread: ends a running save_state and waits until the VMM says that it has ended.
+	int (*save_begin)(struct gw_vm *vm, int fd, gw_time_ns deadline, struct gw_error *err);
+	/* Returns when the VMM reports the state complete. Not called after save_begin(): cancel_save() must be. */
+	int (*save_wait)(struct gw_vm *vm, gw_time_ns deadline, struct gw_error *err);
+	/* From any thread: ends a save that was begun and waits until the VMM says that it has ended.
 	 * 0 when nothing was running. After it, resume() is allowed. */
 	int (*cancel_save)(struct gw_vm *vm, gw_time_ns deadline, struct gw_error *err);
 

@@ -119,7 +119,7 @@ struct gw_qemu {
 	atomic_bool load_begun;
 	atomic_bool saving, cancel_wanted;
 	struct gw_throttle *throttle; /* the operation's that is under way */
-	uint64_t load_since;    /* event number at load_begin() */
+	uint64_t load_since, save_since; /* event numbers at load_begin() and save_begin() */
 };
 
 static inline struct gw_qemu *gw_qemu_of(struct gw_vm *vm)
@@ -151,7 +151,8 @@ int gw_qemu_throttle(struct gw_vm *vm, unsigned percent, struct gw_error *err); 
 int gw_qemu_pause(struct gw_vm *vm, gw_time_ns deadline, struct gw_error *err);
 int gw_qemu_resume(struct gw_vm *vm, gw_time_ns deadline, struct gw_error *err);
 int gw_qemu_save_prepare(struct gw_vm *vm, int fd, gw_time_ns deadline, struct gw_error *err);
-int gw_qemu_save_state(struct gw_vm *vm, int fd, gw_time_ns deadline, struct gw_error *err);
+int gw_qemu_save_begin(struct gw_vm *vm, int fd, gw_time_ns deadline, struct gw_error *err);
+int gw_qemu_save_wait(struct gw_vm *vm, gw_time_ns deadline, struct gw_error *err);
 int gw_qemu_cancel_save(struct gw_vm *vm, gw_time_ns deadline, struct gw_error *err);
 int gw_qemu_load_begin(struct gw_vm *vm, int fd, struct gw_error *err);
 int gw_qemu_load_wait(struct gw_vm *vm, gw_time_ns deadline, struct gw_error *err);

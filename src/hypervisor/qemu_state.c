@@ -266,11 +266,9 @@ static int save_outcome(struct gw_qemu *q, enum migration_end end, gw_time_ns de
 	return r < 0 ? r : gw_error_set(err, -EIO, "VM %s: cannot save its device state: %s", q->name, why);
 }
 
-static int save_state(struct gw_qemu *q, int fd, gw_time_ns deadline, struct gw_error *err)
+static int save_begin(struct gw_qemu *q, int fd, gw_time_ns deadline, struct gw_error *err)
 {
-	enum migration_end end;
 	struct gw_qmp *qmp;
-	uint64_t since = 0;
 	int r = gw_qemu_qmp(q, deadline, &qmp, err);
 
 	if (r < 0)
@@ -279,29 +277,49 @@ static int save_state(struct gw_qemu *q, int fd, gw_time_ns deadline, struct gw_
 	q->saving = true;
 	r = gate_enter(q, deadline);
 	if (r == 0) {
-		since = gw_qmp_events(qmp);
+		q->save_since = gw_qmp_events(qmp);
 		r = q->cancel_wanted ? gw_error_set(err, -ECANCELED, "VM %s: cancelled", q->name) :
 		    hand_over_fd(q, "migrate", fd, deadline, err);
 		gate_leave(q);
 	} else {
 		gw_error_set(err, r, "VM %s: another save of its device state does not end", q->name);
 	}
-	if (r == 0) {
-		r = gw_qmp_wait_event(qmp, since, is_migration_end, &end, deadline, err);
-		r = r < 0 ? gw_qemu_explain(q, r, "saving its device state", err) :
-		    save_outcome(q, end, deadline, err);
-	}
-	q->saving = false;
+	if (r < 0)
+		q->saving = false;
 	gw_qmp_unref(qmp);
 	return r;
 }
 
-int gw_qemu_save_state(struct gw_vm *vm, int fd, gw_time_ns deadline, struct gw_error *err)
+static int save_wait(struct gw_qemu *q, gw_time_ns deadline, struct gw_error *err)
+{
+	enum migration_end end;
+	struct gw_qmp *qmp;
+	int r = gw_qemu_qmp(q, deadline, &qmp, err);
+
+	if (r == 0) {
+		r = gw_qmp_wait_event(qmp, q->save_since, is_migration_end, &end, deadline, err);
+		r = r < 0 ? gw_qemu_explain(q, r, "saving its device state", err) :
+		    save_outcome(q, end, deadline, err);
+		gw_qmp_unref(qmp);
+	}
+	q->saving = false;
+	return r;
+}
+
+int gw_qemu_save_begin(struct gw_vm *vm, int fd, gw_time_ns deadline, struct gw_error *err)
 {
 	struct gw_qemu *q = gw_qemu_of(vm);
 
 	gw_qemu_ask_begin(q);
-	return gw_qemu_ask_end(q, save_state(q, fd, deadline, err));
+	return gw_qemu_ask_end(q, save_begin(q, fd, deadline, err));
+}
+
+int gw_qemu_save_wait(struct gw_vm *vm, gw_time_ns deadline, struct gw_error *err)
+{
+	struct gw_qemu *q = gw_qemu_of(vm);
+
+	gw_qemu_ask_begin(q);
+	return gw_qemu_ask_end(q, save_wait(q, deadline, err));
 }
 
 static int cancel_gated(struct gw_qemu *q, struct gw_qmp *qmp, gw_time_ns deadline,
@@ -344,7 +362,11 @@ static int cancel_save(struct gw_qemu *q, gw_time_ns deadline, struct gw_error *
 			r = gw_qemu_explain(q, r, "cancelling the save of its device state", err);
 	}
 	gw_qmp_unref(qmp);
-	return r < 0 ? r : settle(q, deadline, err);
+	if (r == 0)
+		r = settle(q, deadline, err);
+	if (r == 0)
+		q->saving = false; /* nobody need have waited for it */
+	return r;
 }
 
 int gw_qemu_cancel_save(struct gw_vm *vm, gw_time_ns deadline, struct gw_error *err)

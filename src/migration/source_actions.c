@@ -11,11 +11,13 @@
 #include "base/fault.h"
 #include "base/log.h"
 #include "migration/source_internal.h"
+#include "pipeline/meter.h"
 #include "transport/peer.h"
 
 #define RETRY_NS (500 * GW_NS_PER_MS)
 #define ATTEMPT_NS (2 * GW_NS_PER_S)
 #define COMPLAIN_NS (60 * GW_NS_PER_S)
+#define FIRST_MOMENTS_NS (30 * GW_NS_PER_MS) /* on one machine freeing memory takes CPUs from the guest that has just begun */
 
 /* When a connection broke because the target gave up, its own words are the better reason. */
 static void prefer_target_words(struct gw_out *o)
@@ -340,6 +342,8 @@ static enum gw_source_event do_destroy(struct gw_out *o)
 
 	gw_thread_background();
 	(void)gw_fault("source-running-received");
+	if (o->control_fd >= 0 && gw_meter_no_link(o->control_fd))
+		gw_sleep_ns(FIRST_MOMENTS_NS);
 	gw_out_close_pipeline(o);
 	if (o->control_fd >= 0)
 		close(gw_steal_fd(&o->control_fd));

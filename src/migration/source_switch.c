@@ -17,11 +17,13 @@
 #include "migration/source_internal.h"
 #include "transport/peer.h"
 
-/* Drains the VMM's device state into memory. */
-struct state_reader {
+/* The VMM's device state, drained into memory by a thread. */
+struct save {
 	int fd, vmm_fd;
-	pthread_t thread;
-	bool started;
+	pthread_t reader;
+	bool reading;
+
+	/* the thread's until it is joined */
 	char *data;
 	size_t len, room;
 	int error;
@@ -29,7 +31,7 @@ struct state_reader {
 
 static void *read_state(void *arg)
 {
-	struct state_reader *s = arg;
+	struct save *s = arg;
 
 	for (;;) {
 		ssize_t n;
@@ -56,11 +58,11 @@ static void *read_state(void *arg)
 }
 
 /* Before the pause: socket, thread, and the VMM's end of it. */
-static int prepare_save(struct gw_out *o, struct state_reader *s, struct gw_error *err)
+static int prepare_save(struct gw_out *o, struct save *s, struct gw_error *err)
 {
 	int pair[2], r;
 
-	*s = (struct state_reader){ .fd = -1, .vmm_fd = -1, .room = 1u << 20 };
+	*s = (struct save){ .fd = -1, .vmm_fd = -1, .room = 1u << 20 };
 	s->data = malloc(s->room);
 	if (!s->data || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
 		return gw_error_set_errno(err, errno, "cannot make a socket for the device state");
@@ -69,19 +71,24 @@ static int prepare_save(struct gw_out *o, struct state_reader *s, struct gw_erro
 	r = o->config.vm->ops->save_prepare(o->config.vm, s->vmm_fd, gw_deadline_in(o->config.switch_timeout_ns), err);
 	if (r < 0)
 		return r;
-	s->started = gw_thread_start(&s->thread, NULL, read_state, s) == 0;
-	return s->started ? 0 : gw_error_set(err, EAGAIN, "cannot start a thread for the device state");
+	s->reading = gw_thread_start(&s->reader, NULL, read_state, s) == 0;
+	return s->reading ? 0 : gw_error_set(err, EAGAIN, "cannot start a thread for the device state");
 }
 
-static int save_state(struct gw_out *o, struct state_reader *s, struct gw_error *err)
+static int begin_save(struct gw_out *o, struct gw_error *err)
 {
-	int r = o->config.vm->ops->save_state(o->config.vm, -1, gw_deadline_in(o->config.switch_timeout_ns), err);
+	return o->config.vm->ops->save_begin(o->config.vm, -1, gw_deadline_in(o->config.switch_timeout_ns), err);
+}
+
+static int finish_save(struct gw_out *o, struct save *s, struct gw_error *err)
+{
+	int r = o->config.vm->ops->save_wait(o->config.vm, gw_deadline_in(o->config.switch_timeout_ns), err);
 
 	if (r < 0)
 		return r;
 	shutdown(s->vmm_fd, SHUT_WR);
-	pthread_join(s->thread, NULL);
-	s->started = false;
+	pthread_join(s->reader, NULL);
+	s->reading = false;
 	if (s->error)
 		return gw_error_set_errno(err, s->error, "cannot read the device state");
 	free(o->state);
@@ -90,13 +97,13 @@ static int save_state(struct gw_out *o, struct state_reader *s, struct gw_error 
 	return 0;
 }
 
-static void end_save(struct state_reader *s)
+static void end_save(struct save *s)
 {
 	/* On failure the VMM may hold its end open: shut it, so that the reader ends. */
 	if (s->vmm_fd >= 0)
 		shutdown(s->vmm_fd, SHUT_RDWR);
-	if (s->started)
-		pthread_join(s->thread, NULL);
+	if (s->reading)
+		pthread_join(s->reader, NULL);
 	if (s->vmm_fd >= 0)
 		close(s->vmm_fd);
 	if (s->fd >= 0)
@@ -188,19 +195,21 @@ static int pause_guest(struct gw_out *o, gw_time_ns t[2], struct gw_error *err)
 	return r < 0 ? r : gw_fault("source-stopped");
 }
 
-/* The guest stands still from here on: the last pages go out while the VMM saves its state. */
-static int stop_save_send(struct gw_out *o, struct state_reader *state, struct gw_error *err)
+/* The guest stands still from here on: the last pages are looked for, and go out, while the VMM saves its state. */
+static int stop_save_send(struct gw_out *o, struct save *save, struct gw_error *err)
 {
 	gw_time_ns t[6];
 	int r, r2;
 
 	r = pause_guest(o, t, err);
 	if (r == 0)
+		r = begin_save(o, err);
+	if (r == 0)
 		r = begin_last_pages(o, err);
 	if (r < 0)
 		return r;
 	t[2] = gw_now_ns();
-	r = save_state(o, state, err);
+	r = finish_save(o, save, err);
 	t[3] = gw_now_ns();
 	r2 = finish_last_pages(o, r < 0 ? NULL : err);
 	if (r == 0)
@@ -216,42 +225,48 @@ static int stop_save_send(struct gw_out *o, struct state_reader *state, struct g
 	if (r < 0)
 		return r;
 	gw_out_phase(o, downtime, "stop", t[1] - t[0]);
-	gw_out_phase(o, downtime, "find last pages", t[2] - t[1]);
-	gw_out_phase(o, downtime, "save device state", t[3] - t[2]);
+	gw_out_phase(o, downtime, "find last pages (device state is saved meanwhile)", t[2] - t[1]);
+	gw_out_phase(o, downtime, "rest of saving device state", t[3] - t[2]);
 	gw_out_phase(o, downtime, "rest of last pages", t[4] - t[3]);
 	gw_out_phase(o, downtime, "send device state", t[5] - t[4]);
 	return gw_fault("source-all-sent");
 }
 
 /* The guest stands still from here on: all that is left is owed, the VMM's own last writes included. */
-static int stop_save_owe(struct gw_out *o, struct state_reader *state, struct gw_error *err)
+static int stop_save_owe(struct gw_out *o, struct save *save, struct gw_error *err)
 {
-	gw_time_ns t[5];
+	gw_time_ns t[6];
 	uint64_t bytes;
 	int r;
 
 	r = pause_guest(o, t, err);
 	if (r == 0)
-		r = save_state(o, state, err);
+		r = begin_save(o, err);
+	if (r == 0)
+		r = gw_out_collect(o, false, &bytes, err);
 	t[2] = gw_now_ns();
+	if (r == 0)
+		r = finish_save(o, save, err);
+	t[3] = gw_now_ns();
 	if (r == 0)
 		r = gw_fault("source-state-saved");
 	if (r == 0)
-		r = gw_out_collect(o, false, &bytes, err);
+		r = gw_out_collect(o, true, &bytes, err);
 	if (r == 0)
 		r = gw_out_send_owed(o, err);
 	if (r == 0)
 		r = gw_out_begin_push(o, err);
-	t[3] = gw_now_ns();
+	t[4] = gw_now_ns();
 	if (r == 0)
 		r = send_state(o, err);
-	t[4] = gw_now_ns();
+	t[5] = gw_now_ns();
 	if (r < 0)
 		return r;
 	gw_out_phase(o, downtime, "stop", t[1] - t[0]);
-	gw_out_phase(o, downtime, "save device state", t[2] - t[1]);
-	gw_out_phase(o, downtime, "find and name owed pages", t[3] - t[2]);
-	gw_out_phase(o, downtime, "send device state", t[4] - t[3]);
+	gw_out_phase(o, downtime, "find owed pages (device state is saved meanwhile)", t[2] - t[1]);
+	gw_out_phase(o, downtime, "rest of saving device state", t[3] - t[2]);
+	gw_out_phase(o, downtime, "name owed pages", t[4] - t[3]);
+	gw_out_phase(o, downtime, "send device state", t[5] - t[4]);
 	return gw_fault("source-all-sent");
 }
 
@@ -273,8 +288,8 @@ static int settle_target(struct gw_out *o, struct gw_error *err)
 
 int gw_out_stop_and_send(struct gw_out *o, struct gw_error *err)
 {
-	struct state_reader state;
-	int r = prepare_save(o, &state, err);
+	struct save save;
+	int r = prepare_save(o, &save, err);
 
 	if (r == 0 && o->pass > 0) /* without a pass nothing has been sent */
 		r = settle_target(o, err);
@@ -285,8 +300,8 @@ int gw_out_stop_and_send(struct gw_out *o, struct gw_error *err)
 	o->wait.idle_ns = GW_MIN(o->wait.idle_ns, o->config.switch_timeout_ns);
 	gw_sender_uncap(o->sender);
 	if (r == 0)
-		r = (o->postcopy ? stop_save_owe : stop_save_send)(o, &state, err);
-	end_save(&state);
+		r = (o->postcopy ? stop_save_owe : stop_save_send)(o, &save, err);
+	end_save(&save);
 	return r;
 }
 

@@ -37,7 +37,6 @@ class Row:
     runs: int = 20        # of Godwit and of QEMU's best modes
     rounds: int = 5       # boots of each guest; the runs are spread over them
     seconds: int = 480    # about how long the row takes, as it was seen
-    default: bool = True
 
     @property
     def title(self):
@@ -59,6 +58,7 @@ GBIT = Link("veth, 1 Gbit/s (tbf)", 10**9, 40)
 IDLE = Load("idle", _gwload("768M", "--rate", "0"))
 LOAD_100M = Load("100 MB/s over 512 MiB", _gwload("768M", "--rate", "100M", "--hot", "512M"))
 LOAD_1G = Load("1 GB/s over 512 MiB", _gwload("768M", "--rate", "1000M", "--hot", "512M"))
+HOT_256M = Load("unthrottled over 256 MiB", _gwload("768M", "--rate", "max", "--hot", "256M"))
 HOT = Load("unthrottled over 512 MiB", _gwload("768M", "--rate", "max", "--hot", "512M"))
 FILES = Load("files and programs in the page cache", _gwload("32M", "--rate", "10M"), files=True)
 BIG_4 = Load("100 MB/s over 512 MiB", _gwload("3584M", "--rate", "100M", "--hot", "512M"))
@@ -79,7 +79,9 @@ ROWS = {
             ("precopy-20", "precopy", "multifd-zstd", "xbzrle", "postcopy"), ("godwit-plain",), seconds=720),
         Row("4G", BIG_4, LOOPBACK, _memory(4), ("precopy-20", "multifd-20", "postcopy"), rounds=3, seconds=420),
         Row("8G", BIG_8, LOOPBACK, _memory(8), ("precopy-20", "multifd-20", "postcopy"), rounds=3, seconds=700),
-        Row("1gbit-idle", IDLE, GBIT, _memory(1), USUAL, default=False, seconds=900),
-        Row("1gbit-100M", LOAD_100M, GBIT, _memory(1), SLOWED, default=False, seconds=1200),
+        Row("1gbit-idle", IDLE, GBIT, _memory(1), USUAL, runs=5, rounds=2, seconds=480),
+        Row("1gbit-100M", LOAD_100M, GBIT, _memory(1), SLOWED, runs=5, rounds=2, seconds=600),
+        Row("1gbit-1G", LOAD_1G, GBIT, _memory(1), SLOWED, runs=5, rounds=2, seconds=600),
+        Row("1gbit-hot", HOT_256M, GBIT, _memory(1), SLOWED, runs=5, rounds=2, seconds=600),
     )
 }

@@ -183,6 +183,11 @@ between two hosts; all modes move the same guest, in turns. Every figure is take
 - *n*: runs. Modes of QEMU that are clearly not the best are dropped after three.
 """
 
+MEMORY_HELD = """\
+The machine is a virtual one that gives free memory back to its host, from where it comes again at about 0.3 GB/s; for
+the time of the bench its kernel was asked to hold free memory for a minute (tests/bench/warm.py).
+"""
+
 
 def markdown(data, summary, found):
     machines = [e["machine"] for e in data["rows"].values()] or [data["machine"]]
@@ -192,7 +197,7 @@ def markdown(data, summary, found):
     lines = [
         "# Godwit and QEMU's own migration, measured", "",
         f"{info['date']}; {info['cpus']} x {info['cpu']}, {info['memory_mib'] // 1024} GiB; Linux {info['kernel']}; "
-        f"QEMU {info['qemu']}.", *busy, EXPLAINED, *_target_lines(found), "## The rows", ""]
+        f"QEMU {info['qemu']}.", *busy, EXPLAINED, *([MEMORY_HELD, ""] if data.get("memory_held") else []), *_target_lines(found), "## The rows", ""]
     for row in dict.fromkeys(r for r, _ in summary):
         lines += _row_lines(data, summary, row)
     lines += _limit_lines(data, summary)

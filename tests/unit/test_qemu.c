@@ -28,6 +28,13 @@
 
 /* ---- a handover of the same state through a socket, RAM copied while both are paused ---- */
 
+static int save_whole(struct gw_vm *vm, int fd, struct gw_error *why)
+{
+	int r = vm->ops->save_begin(vm, fd, soon(), why);
+
+	return r < 0 ? r : vm->ops->save_wait(vm, soon(), why);
+}
+
 struct saver {
 	struct gw_vm *vm;
 	int fd, result;
@@ -38,7 +45,7 @@ static void *save(void *arg)
 {
 	struct saver *s = arg;
 
-	s->result = s->vm->ops->save_state(s->vm, s->fd, soon(), &s->err);
+	s->result = save_whole(s->vm, s->fd, &s->err);
 	return NULL;
 }
 
@@ -488,7 +495,7 @@ static void *run_op(void *arg)
 		v->result = vm->ops->resume(vm, soon(), &v->err);
 		break;
 	case OP_SAVE:
-		v->result = vm->ops->save_state(vm, v->fd, soon(), &v->err);
+		v->result = save_whole(vm, v->fd, &v->err);
 		break;
 	case OP_LOAD_WAIT:
 		v->result = vm->ops->load_wait(vm, soon(), &v->err);

@@ -43,7 +43,7 @@ test-guest: deps-test
 
 # The long runs: thirty in a row under each load, twenty moves to and fro.
 soak: deps-test build guests
-	@GW_REPEAT=30 GW_MOVES=20 $(PYTEST) -q tests/guest -k "N3" --junitxml=$(BUILD)/soak.xml $(PYTEST_ARGS)
+	@GW_REPEAT=30 GW_MOVES=20 $(PYTEST) -q tests/guest -k "N3 or N7_N8 or byte_for_byte" --junitxml=$(BUILD)/soak.xml $(PYTEST_ARGS)
 
 # Godwit and QEMU's own modes on the same guests, about an hour; BENCH_ARGS=--quick takes three minutes, --resume goes on.
 bench: build guests

@@ -7,11 +7,9 @@ import pytest
 from conftest import REPEAT
 from test_faults import FAST
 from test_faults import Ground as HeldGround
-from test_firmware_guests import GUESTS
-from test_page_sizes import hugetlb  # noqa: F401
 
-from harness import definition, net, ram
-from harness.checks import BothPaused, assert_done, assert_moved_once, inspected_move, wait_working
+from harness import definition, net
+from harness.checks import assert_done, assert_moved_once, equal_move, hold_when_committed
 from harness.farm import Farm, move, wait_beating
 from harness.wait import wait_for
 
@@ -46,22 +44,15 @@ def assert_followed(job, mode, load):
 @pytest.mark.parametrize("load", LOADS)
 def test_N6_N7_N8_N9_N12_memory_that_follows_is_equal_byte_for_byte(make_farm, load):
     farm = make_farm(start=False)
-    holds = {name: BothPaused(host, "target-commit-received") for name, host in farm.hosts.items()}
+    holds = hold_when_committed(farm)
     for host in farm.hosts.values():
         host.start()
     farm["a"].start_vm(definition.linux("guest", load="128M", sweep="200M", **LOADS[load]))
     here, there = "a", "b"
-
-    def equal_when_all_has_come():
-        (mine,), (theirs,) = farm[here].ram_files("guest"), farm[there].ram_files("guest")
-        wait_for(lambda: ram.compare(mine, theirs)["different"] == 0, 30, "both RAM files are equal", every=0.1)
-        return True
     with farm.beats("guest") as beats:
         wait_beating(beats, 0, timeout=60)
         for mode in ("post-copy", "hybrid") * max(1, REPEAT // 2):
-            (job, begin, _), equal = inspected_move(farm, "guest", here, there, holds[there], equal_when_all_has_come,
-                                                    *MODES[mode])
-            assert equal
+            job, begin, _ = equal_move(farm, "guest", here, there, holds[there], *MODES[mode])
             assert_done(job)
             assert_followed(job, mode, load)
             assert_moved_once(farm, "guest", beats, begin, here, there)
@@ -74,44 +65,6 @@ def test_N6_N7_N8_N9_N12_memory_that_follows_is_equal_byte_for_byte(make_farm, l
         assert_moved_once(farm, "guest", beats, begin, here, there)
         beats.wait_for_checked(FILLED_PAGES, 60)
         assert beats.update().errors() == 0
-
-
-@pytest.mark.parametrize("image,accel", GUESTS)
-def test_N7_a_firmware_guest_moves_by_post_copy_and_finds_its_memory(farm, image, accel):
-    farm["a"].start_vm(definition.firmware("guest", image, accel=accel))
-    for here, there in (("a", "b"), ("b", "a")):
-        wait_working(farm[here], "guest")
-        job, _, _ = move(farm, "guest", here, there, *POSTCOPY)
-        assert_done(job)
-        assert job["report"]["mode"] == "post-copy"
-        wait_working(farm[there], "guest", 3)
-        farm.wait_clean("guest", there)
-
-
-def follow_both_ways(farm, pages):
-    farm["a"].start_vm(definition.firmware("guest", "hot", extra=f"pages = {pages}\n"))
-    for here, there, mode in (("a", "b", "post-copy"), ("b", "a", "hybrid")):
-        wait_working(farm[here], "guest")
-        job, _, _ = move(farm, "guest", here, there, *MODES[mode])
-        assert_done(job)
-        assert job["report"]["mode"] == mode, job["report"]["decision"]
-        assert farm[there].vm("guest")["backing"] == pages
-        wait_working(farm[there], "guest", 3)
-        farm.wait_clean("guest", there)
-
-
-@pytest.mark.parametrize("pages", ["4k", "thp"])
-def test_V5_N7_N8_memory_follows_in_pages_of_the_backing(farm, pages):
-    follow_both_ways(farm, pages)
-
-
-def test_V5_N7_N8_memory_follows_in_reserved_huge_pages(hugetlb, make_farm):  # noqa: F811
-    farm = make_farm(start=False)
-    for name, host in farm.hosts.items():
-        (hugetlb / name).mkdir()
-        host.settings["hugetlb_dir"] = hugetlb / name
-        host.start()
-    follow_both_ways(farm, "hugetlb")
 
 
 # Before COMMIT nothing is different with post-copy: the guest goes on at the source.

@@ -89,6 +89,22 @@ def compared_move(farm, vm, source, target, hold, *options):
     return moved
 
 
+def hold_when_committed(farm):
+    """Arms every host of a farm that has not started yet: each move stands still before the guest runs at the target."""
+    return {name: BothPaused(host, "target-commit-received") for name, host in farm.hosts.items()}
+
+
+def equal_move(farm, vm, source, target, hold, *options):
+    """A move in any mode whose RAM is equal byte for byte, once all of it is there and before the guest runs on."""
+    def equal():
+        (mine,), (theirs,) = farm[source].ram_files(vm), farm[target].ram_files(vm)
+        wait_for(lambda: ram.compare(mine, theirs)["different"] == 0, 30, "both RAM files are equal", every=0.1)
+        return ram.compare(mine, theirs)["compared"]
+    moved, compared = inspected_move(farm, vm, source, target, hold, equal, *options)
+    assert compared > 0
+    return moved
+
+
 def assert_done(job, verified=False):
     assert job["state"] == "done" and job["final"], job
     assert job["vm_is"] == "there", job

@@ -85,6 +85,17 @@ void gw_bitmap_add(struct gw_bitmap *into, const struct gw_bitmap *from)
 		into->words[i] |= from->words[i];
 }
 
+void gw_bitmap_add_except(struct gw_bitmap *into, const struct gw_bitmap *from, const struct gw_bitmap *except,
+                          size_t first, size_t n)
+{
+	for (size_t i = first / 64; i < (first + n + 63) / 64; i++) {
+		size_t last = first + n - i * 64;
+		uint64_t mask = last >= 64 ? ~0ull : (1ull << last) - 1;
+
+		into->words[i] |= from->words[i] & ~(except ? except->words[i] : 0) & mask;
+	}
+}
+
 void gw_bitmap_move(struct gw_bitmap *into, struct gw_bitmap *from, const struct gw_bitmap *stay)
 {
 	for (size_t i = 0; i < into->nbits / 64 + 1; i++) {

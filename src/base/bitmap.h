@@ -24,9 +24,12 @@ void gw_bitmap_set_range(struct gw_bitmap *b, size_t first, size_t n);
 void gw_bitmap_clear_range(struct gw_bitmap *b, size_t first, size_t n);
 size_t gw_bitmap_count(const struct gw_bitmap *b);
 
-/* The next three want bitmaps of one size. */
+/* The next four want bitmaps of one size. */
 size_t gw_bitmap_count_both(const struct gw_bitmap *a, const struct gw_bitmap *b); /* bits set in both */
 void gw_bitmap_add(struct gw_bitmap *into, const struct gw_bitmap *from);
+/* Adds the bits of [first, first + n) that are in `from` and not in `except` (NULL: all); first is a multiple of 64. */
+void gw_bitmap_add_except(struct gw_bitmap *into, const struct gw_bitmap *from, const struct gw_bitmap *except,
+                          size_t first, size_t n);
 /* Moves the set bits of `from` over to `into`, except those that `stay` has too (NULL: none). */
 void gw_bitmap_move(struct gw_bitmap *into, struct gw_bitmap *from, const struct gw_bitmap *stay);
 

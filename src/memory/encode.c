@@ -74,13 +74,13 @@ void gw_batch_finish(struct gw_batch *b, uint16_t kind, uint32_t region, uint32_
 
 bool gw_encode_find(struct gw_encode_cursor *c, uint64_t *ret_first, uint64_t *ret_n)
 {
-	const uint64_t stripe = GW_WIRE_STRIPE_PAGES;
+	const uint64_t stripe = GW_WIRE_STRIPE_PAGES, end = c->end ? c->end : c->ram->n_pages;
 
-	while (c->at < c->ram->n_pages) {
+	while (c->at < end) {
 		uint64_t stripe_end = (c->at / stripe + 1) * stripe;
 
 		if (gw_wire_channel_of(c->at, c->channels) == c->channel &&
-		    gw_bitmap_next_run(c->pages, c->at, GW_MIN(stripe_end, c->ram->n_pages), stripe, ret_first, ret_n))
+		    gw_bitmap_next_run(c->pages, c->at, GW_MIN(stripe_end, end), stripe, ret_first, ret_n))
 			return true;
 		c->at = stripe_end;
 	}

@@ -34,7 +34,8 @@ struct gw_encode_cursor {
 	const struct gw_ram *ram;
 	const struct gw_bitmap *pages;
 	uint32_t region, pass, channel, channels;
-	uint64_t at; /* next page to look at */
+	uint64_t at;  /* next page to look at */
+	uint64_t end; /* pages from here on are left alone; 0: to the end of the region */
 };
 
 /* Fills `batch` with the next pages; false when there are none left. A page is zero-tested here and its bytes

@@ -146,7 +146,13 @@ int gw_trace_new(pid_t pid, gw_trace_open_fn *open_uffd, void *arg, enum gw_trac
 
 int gw_trace_collect(struct gw_trace *t, unsigned range, bool quick, struct gw_bitmap *into, struct gw_error *err)
 {
-	return t->ops->collect(t, range, quick, into, err);
+	return t->ops->collect(t, range, 0, t->ranges[range].size_bytes / 4096, quick, into, err);
+}
+
+int gw_trace_collect_part(struct gw_trace *t, unsigned range, size_t first, size_t n, struct gw_bitmap *into,
+                          struct gw_error *err)
+{
+	return t->ops->collect(t, range, first, GW_MIN(first + n, t->ranges[range].size_bytes / 4096), true, into, err);
 }
 
 int gw_trace_merge(struct gw_trace *t, unsigned range, struct gw_bitmap *into, struct gw_error *err)

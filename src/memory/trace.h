@@ -44,6 +44,10 @@ int gw_trace_new(pid_t pid, gw_trace_open_fn *open_uffd, void *arg, enum gw_trac
  * dropped by the kernel: for asking again within milliseconds while no vCPU runs. */
 int gw_trace_collect(struct gw_trace *t, unsigned range, bool quick, struct gw_bitmap *into, struct gw_error *err);
 
+/* The same, quickly, of pages [first, first + n) alone: whole pages of the range's page size. */
+int gw_trace_collect_part(struct gw_trace *t, unsigned range, size_t first, size_t n, struct gw_bitmap *into,
+                          struct gw_error *err);
+
 /* For tracing that goes on for long: gives 2 MiB which were split and then not written for a while back to a huge
  * mapping, a few of them a second at most, and adds them whole to `into` as collect() does. */
 int gw_trace_merge(struct gw_trace *t, unsigned range, struct gw_bitmap *into, struct gw_error *err);

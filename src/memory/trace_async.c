@@ -129,14 +129,14 @@ static int note_written(struct gw_trace *t, unsigned range, const struct page_re
 	return 0;
 }
 
-/* One walk over the range with the given categories; sets bits and re-arms. */
-static int scan(struct gw_trace *t, unsigned index, uint64_t inverted, uint64_t mask, struct gw_bitmap *into,
-                struct gw_error *err)
+/* One walk over pages [first, last) with the given categories; sets bits and re-arms. */
+static int scan(struct gw_trace *t, unsigned index, size_t first, size_t last, uint64_t inverted, uint64_t mask,
+                struct gw_bitmap *into, struct gw_error *err)
 {
 	const struct gw_trace_range *range = &t->ranges[index];
 	struct async *a = t->method;
 	gw_time_ns now = gw_now_ns();
-	uint64_t at = range->hva, end = at + range->size_bytes;
+	uint64_t at = range->hva + first * 4096, end = range->hva + last * 4096;
 
 	while (at < end) {
 		struct pm_scan_arg q = {
@@ -168,14 +168,15 @@ static int scan(struct gw_trace *t, unsigned index, uint64_t inverted, uint64_t 
 	return 0;
 }
 
-static int async_collect(struct gw_trace *t, unsigned range, bool quick, struct gw_bitmap *into, struct gw_error *err)
+static int async_collect(struct gw_trace *t, unsigned range, size_t first, size_t end, bool quick,
+                         struct gw_bitmap *into, struct gw_error *err)
 {
-	int e = scan(t, range, 0, PAGE_IS_WRITTEN, into, err);
+	int e = scan(t, range, first, end, 0, PAGE_IS_WRITTEN, into, err);
 
 	if (e < 0 || quick)
 		return e;
 	/* Neither present nor a marker: dropped after it was written (reclaimed, punched). */
-	return scan(t, range, PAGE_IS_PRESENT | PAGE_IS_SWAPPED, PAGE_IS_PRESENT | PAGE_IS_SWAPPED, into, err);
+	return scan(t, range, first, end, PAGE_IS_PRESENT | PAGE_IS_SWAPPED, PAGE_IS_PRESENT | PAGE_IS_SWAPPED, into, err);
 }
 
 /* Under write protection the kernel does not put pages together: protection is lifted, what is written meanwhile is

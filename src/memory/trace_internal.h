@@ -8,7 +8,9 @@
 struct gw_trace_ops {
 	const char *name;
 	int (*start)(struct gw_trace *t, struct gw_error *err);
-	int (*collect)(struct gw_trace *t, unsigned range, bool quick, struct gw_bitmap *into, struct gw_error *err);
+	/* Pages [first, end). */
+	int (*collect)(struct gw_trace *t, unsigned range, size_t first, size_t end, bool quick, struct gw_bitmap *into,
+	               struct gw_error *err);
 	/* NULL: collect() does it all. */
 	int (*merge)(struct gw_trace *t, unsigned range, struct gw_bitmap *into, struct gw_error *err);
 	void (*stop)(struct gw_trace *t);

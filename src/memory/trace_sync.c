@@ -151,13 +151,14 @@ static int collect_piece(struct gw_trace *t, unsigned range, size_t first, size_
 	return s->failed ? -EIO : 0;
 }
 
-static int sync_collect(struct gw_trace *t, unsigned range, bool quick, struct gw_bitmap *into, struct gw_error *err)
+static int sync_collect(struct gw_trace *t, unsigned range, size_t first, size_t end, bool quick,
+                        struct gw_bitmap *into, struct gw_error *err)
 {
 	struct sync *s = t->method;
-	size_t n = s->written[range].nbits, piece = GW_MAX(GW_HUGE_BYTES, t->ranges[range].page_size_bytes) / 4096;
+	size_t piece = GW_MAX(GW_HUGE_BYTES, t->ranges[range].page_size_bytes) / 4096;
 
-	for (size_t at = 0; at < n; at += piece) {
-		int r = collect_piece(t, range, at, GW_MIN(at + piece, n), into);
+	for (size_t at = first; at < end; at += piece) {
+		int r = collect_piece(t, range, at, GW_MIN(at + piece, end), into);
 
 		if (r < 0)
 			return gw_error_set_errno(err, r, "cannot write-protect the VM's RAM again");

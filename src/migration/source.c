@@ -154,6 +154,7 @@ int gw_out_new_restarted(const struct gw_out_config *c, enum gw_source_event ev,
 	if (!o)
 		return gw_error_set(err, ENOMEM, "out of memory");
 	pthread_mutex_init(&o->lock, NULL);
+	pthread_mutex_init(&o->trace_lock, NULL);
 	o->control_fd = o->hold_fd = -1;
 	o->first = ev;
 	o->step = "starting";
@@ -194,6 +195,7 @@ void gw_out_free(struct gw_out *o)
 	free((char *)o->config.target_address);
 	json_decref((json_t *)o->config.prepare);
 	free(o->state);
+	pthread_mutex_destroy(&o->trace_lock);
 	pthread_mutex_destroy(&o->lock);
 	free(o);
 }

@@ -94,45 +94,12 @@ static int start_sender(struct gw_out *o, struct gw_error *err)
 		.weight = o->config.weight,
 		.compress = o->features & GW_WIRE_FEATURE_PACKED ? o->config.compress : GW_COMPRESS_NEVER,
 		.delta_cache_bytes = o->config.delta_cache_bytes,
+		.before_piece = gw_out_before_piece,
+		.before_arg = o,
 		.wait = o->wait,
 	};
 
 	return gw_sender_new(&config, &o->sender, err);
-}
-
-int gw_out_collect(struct gw_out *o, bool quick, uint64_t *ret_bytes, struct gw_error *err)
-{
-	uint64_t pages = 0;
-
-	for (unsigned i = 0; i < o->n_regions; i++) {
-		int r = gw_trace_collect(o->trace, i, quick, &o->pending[i], err);
-
-		if (r < 0)
-			return r;
-		pages += gw_bitmap_count(&o->pending[i]);
-	}
-	*ret_bytes = pages << GW_PAGE_SHIFT;
-	return 0;
-}
-
-/* The next look at what the guest writes: owed from now on, and known to the pages' heat. */
-static int look(struct gw_out *o, uint64_t *ret_written_bytes, struct gw_error *err)
-{
-	uint64_t pages = 0;
-
-	for (unsigned i = 0; i < o->n_regions; i++) {
-		int r;
-
-		gw_bitmap_clear_range(&o->window[i], 0, o->ram[i].n_pages);
-		r = gw_trace_collect(o->trace, i, false, &o->window[i], err);
-		if (r < 0)
-			return r;
-		gw_heat_look(&o->heat[i], &o->window[i]);
-		gw_bitmap_add(&o->pending[i], &o->window[i]);
-		pages += gw_bitmap_count(&o->window[i]);
-	}
-	*ret_written_bytes = pages << GW_PAGE_SHIFT;
-	return 0;
 }
 
 static void count_owed(const struct gw_out *o, struct gw_pass_stats *s)
@@ -148,9 +115,10 @@ static void count_owed(const struct gw_out *o, struct gw_pass_stats *s)
 }
 
 /* Returns how many pages are on their way; with `defer` hot ones stay in o->pending. */
-static uint64_t begin_pass(struct gw_out *o, bool defer)
+static uint64_t begin_pass(struct gw_out *o, bool defer, bool guest_runs)
 {
 	uint64_t pages = 0;
+	bool in_pieces;
 
 	for (unsigned i = 0; i < o->n_regions; i++) {
 		gw_bitmap_move(&o->sending[i], &o->pending[i], defer ? &o->heat[i].high : NULL);
@@ -164,13 +132,14 @@ static uint64_t begin_pass(struct gw_out *o, bool defer)
 		o->progress.pass = ++o->pass;
 		o->progress.pass_total_bytes = pages << GW_PAGE_SHIFT;
 	}
-	gw_sender_begin(o->sender, o->pass, o->sending);
+	in_pieces = gw_out_looks_before_pieces(o, guest_runs ? pages : 0);
+	gw_sender_begin(o->sender, o->pass, o->sending, in_pieces);
 	return pages;
 }
 
 void gw_out_begin_pass(struct gw_out *o)
 {
-	(void)begin_pass(o, false);
+	(void)begin_pass(o, false, false);
 }
 
 int gw_out_finish_pass(struct gw_out *o, struct gw_sender_stats *ret, struct gw_error *err)
@@ -179,6 +148,8 @@ int gw_out_finish_pass(struct gw_out *o, struct gw_sender_stats *ret, struct gw_
 
 	for (unsigned i = 0; i < o->n_regions; i++)
 		gw_bitmap_clear_range(&o->sending[i], 0, o->ram[i].n_pages);
+	if (r < 0 && o->piece_failure.code)
+		return gw_error_set(err, o->piece_failure.code, "%s", gw_error_text(&o->piece_failure));
 	return r;
 }
 
@@ -245,7 +216,7 @@ static int look_near_end(struct gw_out *o, uint64_t pages, gw_time_ns *began, st
 	if (now - *began < LOOK_MIN_NS)
 		return 0;
 	*began = now;
-	return look(o, &ignored, err);
+	return gw_out_look(o, &ignored, err);
 }
 
 /* One pass; the window's figures belong to the part of it after the last look before its end. */
@@ -253,7 +224,7 @@ static int send_and_look(struct gw_out *o, bool defer, struct gw_pass_stats *s, 
                          struct gw_error *err)
 {
 	gw_time_ns window_began = gw_now_ns(), t;
-	uint64_t pages = begin_pass(o, defer);
+	uint64_t pages = begin_pass(o, defer, true);
 	int r = o->pass == 1 ? look_near_end(o, pages, &window_began, err) : 0;
 	int r2 = gw_out_finish_pass(o, sent, r < 0 ? NULL : err);
 
@@ -263,7 +234,7 @@ static int send_and_look(struct gw_out *o, bool defer, struct gw_pass_stats *s, 
 	(void)gw_fault("source-pass-end");
 	r = merge_cold(o, err);
 	if (r == 0)
-		r = look(o, &s->window_bytes, err);
+		r = gw_out_look(o, &s->window_bytes, err);
 	if (r < 0)
 		return r;
 	s->scan_ns = gw_now_ns() - t;
@@ -372,7 +343,7 @@ int gw_out_copy(struct gw_out *o, struct gw_error *err)
 	/* What was written while the target got ready: huge pages among it are split by this, so that the first pass
 	 * already knows the busy regions page by page. All of it is sent in the first pass anyway. */
 	if (r == 0)
-		r = look(o, &ignored, err);
+		r = gw_out_look(o, &ignored, err);
 	if (r == 0)
 		r = first_pages(o, err);
 	if (r == 0)

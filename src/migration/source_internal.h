@@ -34,7 +34,12 @@ struct gw_out {
 	struct gw_bitmap pending[GW_RAM_REGIONS_MAX]; /* owed */
 	struct gw_bitmap sending[GW_RAM_REGIONS_MAX]; /* taken from there by the running pass; the sender's meanwhile */
 	struct gw_bitmap window[GW_RAM_REGIONS_MAX];  /* written between the last two looks */
+	struct gw_bitmap early[GW_RAM_REGIONS_MAX];   /* found written since the last look, before their piece was read */
+	struct gw_bitmap looked[GW_RAM_REGIONS_MAX];  /* pieces of the running pass that may be read */
 	struct gw_heat heat[GW_RAM_REGIONS_MAX];
+	/* Beside a running pass the sender's threads look, too, and the above, pending and trace are protected by this. */
+	pthread_mutex_t trace_lock;
+	struct gw_error piece_failure; /* of such a look; read when the pass is over */
 	unsigned n_regions;
 	unsigned n_channel_fds; /* the demand channel included */
 	struct gw_trace *trace;
@@ -96,8 +101,17 @@ int gw_out_copy(struct gw_out *o, struct gw_error *err);          /* source_copy
 int gw_out_stop_and_send(struct gw_out *o, struct gw_error *err); /* source_switch.c */
 int gw_out_await_ready(struct gw_out *o, bool *ret_owing, struct gw_error *err);
 int gw_out_verify(struct gw_out *o, struct gw_error *err);        /* source_verify.c */
-/* Collects what was written into o->pending and counts it in bytes. */
-int gw_out_collect(struct gw_out *o, bool quick, uint64_t *ret_bytes, struct gw_error *err); /* source_copy.c */
+
+/* source_look.c. collect: what was written goes into o->pending, all of which is counted in bytes. look: the same, and
+ * it is known to the pages' heat; counts what was written since the last look. */
+int gw_out_collect(struct gw_out *o, bool quick, uint64_t *ret_bytes, struct gw_error *err);
+int gw_out_look(struct gw_out *o, uint64_t *ret_written_bytes, struct gw_error *err);
+/* A pass of so many pages begins: does it look before each of its pieces? The sender's threads do it by before_piece. */
+bool gw_out_looks_before_pieces(struct gw_out *o, uint64_t pages);
+int gw_out_before_piece(void *arg, uint32_t region, uint64_t first_page, uint64_t n_pages);
+int gw_out_init_looks(struct gw_out *o, unsigned region); /* bitmaps and heat: 0 or -ENOMEM */
+void gw_out_done_looks(struct gw_out *o, unsigned region);
+
 /* The next pass: begins to send all of o->pending; waits until it is sent. What is found written meanwhile goes into
  * o->pending again. */
 void gw_out_begin_pass(struct gw_out *o);

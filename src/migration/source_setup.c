@@ -44,9 +44,7 @@ int gw_out_map_ram(struct gw_out *o, struct gw_error *err)
 			return r;
 		o->n_regions = i + 1;
 		if (gw_bitmap_init(&o->pending[i], o->ram[i].n_pages) < 0 ||
-		    gw_bitmap_init(&o->sending[i], o->ram[i].n_pages) < 0 ||
-		    gw_bitmap_init(&o->window[i], o->ram[i].n_pages) < 0 ||
-		    gw_heat_init(&o->heat[i], o->ram[i].n_pages) < 0)
+		    gw_bitmap_init(&o->sending[i], o->ram[i].n_pages) < 0 || gw_out_init_looks(o, i) < 0)
 			return gw_error_set(err, ENOMEM, "out of memory");
 		r = gw_ram_find_data(&o->ram[i], &o->pending[i], err);
 		if (r < 0)
@@ -285,8 +283,7 @@ void gw_out_close_pipeline(struct gw_out *o)
 		gw_ram_unmap(&o->ram[i]);
 		gw_bitmap_done(&o->pending[i]);
 		gw_bitmap_done(&o->sending[i]);
-		gw_bitmap_done(&o->window[i]);
-		gw_heat_done(&o->heat[i]);
+		gw_out_done_looks(o, i);
 	}
 	o->n_regions = 0;
 }

@@ -2,7 +2,8 @@
 /* The source's data flow: pages of a pass -> encode -> channels, one thread a channel.
  *
  * Each thread walks all regions for the stripes that belong to its channel, so a page always travels on the same
- * connection and its versions stay in order. The caller's thread only starts passes and waits for their end.
+ * connection and its versions stay in order. The caller's thread only starts passes and waits for their end. A long pass
+ * goes piece by piece, so that the caller can take note of what was written before a piece is read.
  */
 #include "pipeline/source.h"
 
@@ -38,6 +39,8 @@ struct gw_sender {
 	unsigned n_regions, n_channels, n_started;
 	struct gw_wait wait;
 	struct gw_rate rate;
+	int (*before_piece)(void *arg, uint32_t region, uint64_t first_page, uint64_t n_pages);
+	void *before_arg;
 	struct channel *channels;
 	struct gw_sender_stats before; /* the caller's: totals when the pass began */
 
@@ -50,6 +53,7 @@ struct gw_sender {
 	/* protected by lock */
 	uint32_t pass; /* the threads do this one */
 	const struct gw_bitmap *bitmaps;
+	bool in_pieces;
 	unsigned busy; /* threads that have not finished it */
 	int error;     /* first failure of any thread */
 	bool quit;
@@ -102,7 +106,41 @@ static bool stopped(struct gw_sender *s)
 	return s->quit || s->error;
 }
 
-static int send_pass(struct gw_sender *s, struct channel *c, uint32_t pass, const struct gw_bitmap *bitmaps)
+static_assert(GW_SENDER_PIECE_PAGES % GW_WIRE_STRIPE_PAGES == 0, "a stripe would be in two pieces");
+
+static int send_range(struct gw_sender *s, struct channel *c, struct gw_encode_cursor *cursor)
+{
+	while (gw_encode_packed_next(&c->packed, cursor, &c->batch)) {
+		int r = stopped(s) ? -ECANCELED : gw_fault("source-pass-middle");
+
+		if (r == 0)
+			r = send_batch(s, c);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static int send_in_pieces(struct gw_sender *s, struct channel *c, struct gw_encode_cursor *cursor)
+{
+	uint64_t n_pages = cursor->ram->n_pages;
+	size_t first, n;
+
+	while (gw_bitmap_next_run(cursor->pages, cursor->end, n_pages, 1, &first, &n)) {
+		int r;
+
+		cursor->at = first / GW_SENDER_PIECE_PAGES * GW_SENDER_PIECE_PAGES;
+		cursor->end = GW_MIN(cursor->at + GW_SENDER_PIECE_PAGES, n_pages);
+		r = s->before_piece(s->before_arg, cursor->region, cursor->at, cursor->end - cursor->at);
+		if (r == 0)
+			r = send_range(s, c, cursor);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static int send_pass(struct gw_sender *s, struct channel *c, uint32_t pass, const struct gw_bitmap *bitmaps, bool in_pieces)
 {
 	gw_meter_begin(&c->meter);
 	for (unsigned i = 0; i < s->n_regions; i++) {
@@ -110,15 +148,10 @@ static int send_pass(struct gw_sender *s, struct channel *c, uint32_t pass, cons
 			.ram = &s->ram[i], .pages = &bitmaps[i], .region = i, .pass = pass,
 			.channel = c->index, .channels = s->n_channels,
 		};
+		int r = in_pieces ? send_in_pieces(s, c, &cursor) : send_range(s, c, &cursor);
 
-		while (gw_encode_packed_next(&c->packed, &cursor, &c->batch)) {
-			int r = stopped(s) ? -ECANCELED : gw_fault("source-pass-middle");
-
-			if (r == 0)
-				r = send_batch(s, c);
-			if (r < 0)
-				return r;
-		}
+		if (r < 0)
+			return r;
 	}
 	gw_encode_barrier(&c->batch, pass);
 	return send_batch(s, c);
@@ -133,6 +166,7 @@ static void *channel_thread(void *arg)
 	pthread_mutex_lock(&s->lock);
 	for (;;) {
 		const struct gw_bitmap *bitmaps;
+		bool in_pieces;
 		int r;
 
 		while (s->pass == seen && !s->quit)
@@ -141,8 +175,9 @@ static void *channel_thread(void *arg)
 			break;
 		seen = s->pass;
 		bitmaps = s->bitmaps;
+		in_pieces = s->in_pieces;
 		pthread_mutex_unlock(&s->lock);
-		r = send_pass(s, c, seen, bitmaps);
+		r = send_pass(s, c, seen, bitmaps, in_pieces);
 		pthread_mutex_lock(&s->lock);
 		if (r < 0 && !s->error)
 			s->error = r;
@@ -189,6 +224,8 @@ int gw_sender_new(const struct gw_sender_config *config, struct gw_sender **ret,
 	s->n_regions = config->n_regions;
 	s->n_channels = config->n_channels;
 	s->wait = config->wait;
+	s->before_piece = config->before_piece;
+	s->before_arg = config->before_arg;
 	pthread_mutex_init(&s->lock, NULL);
 	pthread_cond_init(&s->go, NULL);
 	pthread_cond_init(&s->done, NULL);
@@ -203,11 +240,12 @@ int gw_sender_new(const struct gw_sender_config *config, struct gw_sender **ret,
 	return 0;
 }
 
-void gw_sender_begin(struct gw_sender *s, uint32_t pass, const struct gw_bitmap *pages)
+void gw_sender_begin(struct gw_sender *s, uint32_t pass, const struct gw_bitmap *pages, bool in_pieces)
 {
 	gw_sender_progress(s, &s->before);
 	GW_LOCKED(&s->lock);
 	s->bitmaps = pages;
+	s->in_pieces = in_pieces && s->before_piece;
 	s->pass = pass;
 	s->busy = s->n_channels;
 	pthread_cond_broadcast(&s->go);
@@ -251,7 +289,7 @@ int gw_sender_finish(struct gw_sender *s, struct gw_sender_stats *ret, struct gw
 int gw_sender_pass(struct gw_sender *s, uint32_t pass, const struct gw_bitmap *pages, struct gw_sender_stats *ret,
                    struct gw_error *err)
 {
-	gw_sender_begin(s, pass, pages);
+	gw_sender_begin(s, pass, pages, false);
 	return gw_sender_finish(s, ret, err);
 }
 

@@ -3,6 +3,7 @@
 #ifndef GW_PIPELINE_SOURCE_H
 #define GW_PIPELINE_SOURCE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/bitmap.h"
@@ -24,6 +25,10 @@ struct gw_sender_config {
 	unsigned weight;             /* in it; 0: the default */
 	enum gw_compress_policy compress; /* NEVER unless both sides have GW_WIRE_FEATURE_PACKED */
 	uint64_t delta_cache_bytes;       /* for all channels together; 0: no differences */
+	/* In passes that ask for it: called by each channel's thread before it reads any of the pages
+	 * [first_page, first_page + n_pages) of a region; NULL without such passes. An error ends the pass. */
+	int (*before_piece)(void *arg, uint32_t region, uint64_t first_page, uint64_t n_pages);
+	void *before_arg;
 	struct gw_wait wait;
 };
 
@@ -35,8 +40,11 @@ struct gw_sender_stats {
 
 int gw_sender_new(const struct gw_sender_config *config, struct gw_sender **ret, struct gw_error *err);
 
-/* Begins to send every page that is set in pages[region], which must stay as they are until gw_sender_finish. */
-void gw_sender_begin(struct gw_sender *s, uint32_t pass, const struct gw_bitmap *pages);
+#define GW_SENDER_PIECE_PAGES 4096u /* 16 MiB */
+
+/* Begins to send every page that is set in pages[region], which must stay as they are until gw_sender_finish.
+ * `in_pieces`: piece after piece, each announced to before_piece. */
+void gw_sender_begin(struct gw_sender *s, uint32_t pass, const struct gw_bitmap *pages, bool in_pieces);
 
 /* Returns when the running pass has sent so many pages, or is over. */
 void gw_sender_await(struct gw_sender *s, uint64_t pages);
@@ -44,7 +52,7 @@ void gw_sender_await(struct gw_sender *s, uint64_t pages);
 /* Returns when the last channel's barrier was handed to the kernel. Nothing is to be begun after an error. */
 int gw_sender_finish(struct gw_sender *s, struct gw_sender_stats *ret, struct gw_error *err);
 
-/* Both. */
+/* Both, not in pieces. */
 int gw_sender_pass(struct gw_sender *s, uint32_t pass, const struct gw_bitmap *pages, struct gw_sender_stats *ret,
                    struct gw_error *err);
 

@@ -190,6 +190,33 @@ static void test_whole_bitmaps(void **state)
 	gw_bitmap_done(&stay);
 }
 
+static void test_add_except(void **state)
+{
+	seed_now = 0x60d171;
+	for (unsigned turn = 0; turn < 2000; turn++) {
+		size_t first = next_random() % 4 * 64, n = next_random() % (300 - first + 1);
+		bool all = next_random() & 1;
+		struct gw_bitmap b[3];
+
+		for (unsigned i = 0; i < 3; i++) {
+			assert_int_equal(gw_bitmap_init(&b[i], 300), 0);
+			for (size_t bit = 0; bit < 300; bit++)
+				if (next_random() >> 20 & 1)
+					gw_bitmap_set_range(&b[i], bit, 1);
+		}
+		struct model want = { .nbits = 300 };
+
+		for (size_t bit = 0; bit < 300; bit++)
+			want.bit[bit] = gw_bitmap_test(&b[0], bit) ||
+			                (bit >= first && bit < first + n && gw_bitmap_test(&b[1], bit) &&
+			                 (all || !gw_bitmap_test(&b[2], bit)));
+		gw_bitmap_add_except(&b[0], &b[1], all ? NULL : &b[2], first, n);
+		compare(&b[0], &want);
+		for (unsigned i = 0; i < 3; i++)
+			gw_bitmap_done(&b[i]);
+	}
+}
+
 #define TEST(text, fn) { .name = text, .test_func = fn }
 
 int main(void)
@@ -199,6 +226,7 @@ int main(void)
 		TEST("N3 ranges that begin and end at word boundaries", test_word_boundaries),
 		TEST("ranges beyond the end are cut, wrap-around included", test_beyond_the_end),
 		TEST("a bitmap of no bits has no runs", test_empty),
+		TEST("N3 a part is added but for what is on its way", test_add_except),
 		TEST("N4 whole bitmaps are added, compared and moved", test_whole_bitmaps),
 	};
 

@@ -32,6 +32,10 @@ struct world {
 	struct gw_ram source, target;
 	struct gw_bitmap pending;
 	struct gw_wire_ram wire;
+	struct gw_trace *trace;
+	/* passes in pieces: written in an announced piece; to be sent in the next pass; announced */
+	struct gw_bitmap found, owed, looked;
+	pthread_mutex_t look_lock;
 	pthread_t writer;
 	atomic_bool writer_stop;
 	atomic_ulong writes;
@@ -92,6 +96,10 @@ static void world_init(struct world *w, unsigned channels)
 	w->guest = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, open(w->source_path, O_RDWR), 0);
 	assert_ptr_not_equal(w->guest, MAP_FAILED);
 	assert_int_equal(gw_bitmap_init(&w->pending, PAGES), 0);
+	assert_int_equal(gw_bitmap_init(&w->found, PAGES), 0);
+	assert_int_equal(gw_bitmap_init(&w->owed, PAGES), 0);
+	assert_int_equal(gw_bitmap_init(&w->looked, PAGES / GW_SENDER_PIECE_PAGES), 0);
+	pthread_mutex_init(&w->look_lock, NULL);
 	w->wire = (struct gw_wire_ram){ .n_regions = 1, .region_pages = { PAGES }, .channels = channels,
 	                                .features = GW_WIRE_FEATURE_PACKED };
 	/* A half full memory: content, zero pages that are allocated, and holes. */
@@ -105,11 +113,30 @@ static void world_done(struct world *w)
 	gw_ram_unmap(&w->source);
 	gw_ram_unmap(&w->target);
 	gw_bitmap_done(&w->pending);
+	gw_bitmap_done(&w->found);
+	gw_bitmap_done(&w->owed);
+	gw_bitmap_done(&w->looked);
+	pthread_mutex_destroy(&w->look_lock);
 	unlink(w->source_path);
 	unlink(w->target_path);
 }
 
-static void one_pass(struct world *w, struct gw_trace *t, struct gw_sender *s, uint32_t pass)
+/* As the source of a migration does it: what was written before its piece is read need not be sent again. */
+static int look_at_piece(void *arg, uint32_t region, uint64_t first, uint64_t n)
+{
+	struct gw_error err = GW_ERROR_INIT;
+	struct world *w = arg;
+
+	GW_LOCKED(&w->look_lock);
+	if (gw_bitmap_test(&w->looked, first / GW_SENDER_PIECE_PAGES))
+		return 0;
+	assert_int_equal(gw_trace_collect_part(w->trace, region, first, n, &w->found, &err), 0);
+	gw_bitmap_add_except(&w->owed, &w->found, &w->pending, first, n);
+	gw_bitmap_set_range(&w->looked, first / GW_SENDER_PIECE_PAGES, 1);
+	return 0;
+}
+
+static void one_pass(struct world *w, struct gw_sender *s, uint32_t pass, bool in_pieces)
 {
 	struct gw_error err = GW_ERROR_INIT;
 	struct gw_sender_stats stats;
@@ -117,20 +144,23 @@ static void one_pass(struct world *w, struct gw_trace *t, struct gw_sender *s, u
 
 	if (pass > 1) {
 		gw_bitmap_clear_range(&w->pending, 0, PAGES);
-		assert_int_equal(gw_trace_collect(t, 0, false, &w->pending, &err), 0);
+		gw_bitmap_move(&w->pending, &w->owed, NULL);
+		assert_int_equal(gw_trace_collect(w->trace, 0, false, &w->pending, &err), 0);
 	}
-	r = gw_sender_pass(s, pass, &w->pending, &stats, &err);
+	gw_bitmap_clear_range(&w->found, 0, PAGES);
+	gw_bitmap_clear_range(&w->looked, 0, PAGES / GW_SENDER_PIECE_PAGES);
+	gw_sender_begin(s, pass, &w->pending, in_pieces);
+	r = gw_sender_finish(s, &stats, &err);
 	if (r < 0)
 		fail_msg("pass %u: %s", pass, gw_error_text(&err));
 	assert_int_equal(stats.pages, gw_bitmap_count(&w->pending));
 }
 
 static void move_while_written(enum gw_trace_mode mode, unsigned channels, enum gw_compress_policy compress,
-                               uint64_t cache_bytes)
+                               uint64_t cache_bytes, bool in_pieces)
 {
 	struct gw_error err = GW_ERROR_INIT;
 	struct world w;
-	struct gw_trace *t = NULL;
 	struct gw_sender *s = NULL;
 	struct gw_receiver *r = NULL;
 	struct gw_trace_range range;
@@ -143,7 +173,7 @@ static void move_while_written(enum gw_trace_mode mode, unsigned channels, enum 
 	world_init(&w, channels);
 	range = (struct gw_trace_range){ (uintptr_t)w.guest, SIZE, 4096 };
 	assert_int_equal(pthread_create(&w.writer, NULL, write_at_random, &w), 0);
-	if (gw_trace_new(getpid(), open_uffd, NULL, mode, &range, 1, &t, &err) < 0)
+	if (gw_trace_new(getpid(), open_uffd, NULL, mode, &range, 1, &w.trace, &err) < 0)
 		fail_msg("%s", gw_error_text(&err));
 	assert_int_equal(gw_ram_find_data(&w.source, &w.pending, &err), 0);
 	assert_true(gw_bitmap_count(&w.pending) >= PAGES / 2);
@@ -156,17 +186,18 @@ static void move_while_written(enum gw_trace_mode mode, unsigned channels, enum 
 	}
 	struct gw_sender_config config = {
 		.channel_fds = fds, .n_channels = channels, .ram = &w.source, .n_regions = 1, .wait = wait,
-		.compress = compress, .delta_cache_bytes = cache_bytes,
+		.compress = compress, .delta_cache_bytes = cache_bytes, .before_piece = look_at_piece, .before_arg = &w,
 	};
 	assert_int_equal(gw_sender_new(&config, &s, &err), 0);
 	for (pass = 1; pass <= 8; pass++) {
 		while (atomic_load(&w.writes) < 16 * pass) /* however busy the machine is, each pass finds something */
 			usleep(100);
-		one_pass(&w, t, s, pass);
+		one_pass(&w, s, pass, in_pieces);
+		assert_int_equal(gw_bitmap_count(&w.looked) > 0, in_pieces);
 	}
 	atomic_store(&w.writer_stop, true);
 	pthread_join(w.writer, NULL);
-	one_pass(&w, t, s, pass);
+	one_pass(&w, s, pass, false);
 	assert_int_equal(gw_receiver_wait(r, pass, &wait, &err), 0);
 
 	assert_memory_equal(w.source.base, w.target.base, SIZE);
@@ -181,12 +212,12 @@ static void move_while_written(enum gw_trace_mode mode, unsigned channels, enum 
 
 	/* Nothing was written since: nothing may be found. */
 	gw_bitmap_clear_range(&w.pending, 0, PAGES);
-	assert_int_equal(gw_trace_collect(t, 0, false, &w.pending, &err), 0);
+	assert_int_equal(gw_trace_collect(w.trace, 0, false, &w.pending, &err), 0);
 	assert_int_equal(gw_bitmap_count(&w.pending), 0);
 
 	gw_sender_free(s);
 	gw_receiver_free(r);
-	gw_trace_free(t);
+	gw_trace_free(w.trace);
 	for (unsigned i = 0; i < channels; i++)
 		close(fds[i]);
 	world_done(&w);
@@ -194,32 +225,42 @@ static void move_while_written(enum gw_trace_mode mode, unsigned channels, enum 
 
 static void N3_written_pages_arrive_async_one_channel(void **state)
 {
-	move_while_written(GW_TRACE_ASYNC, 1, GW_COMPRESS_AUTO, 1 << 20);
+	move_while_written(GW_TRACE_ASYNC, 1, GW_COMPRESS_AUTO, 1 << 20, false);
 }
 
 static void N3_written_pages_arrive_async_four_channels(void **state)
 {
-	move_while_written(GW_TRACE_ASYNC, 4, GW_COMPRESS_NEVER, 0);
+	move_while_written(GW_TRACE_ASYNC, 4, GW_COMPRESS_NEVER, 0, false);
 }
 
 static void V1_written_pages_arrive_with_the_sync_fallback(void **state)
 {
-	move_while_written(GW_TRACE_SYNC, 2, GW_COMPRESS_AUTO, 0);
+	move_while_written(GW_TRACE_SYNC, 2, GW_COMPRESS_AUTO, 0, false);
 }
 
 static void N3_written_pages_arrive_by_lz4_and_differences(void **state)
 {
-	move_while_written(GW_TRACE_ASYNC, 2, GW_COMPRESS_ALWAYS_LZ4, 4 << 20);
+	move_while_written(GW_TRACE_ASYNC, 2, GW_COMPRESS_ALWAYS_LZ4, 4 << 20, false);
 }
 
 static void N3_written_pages_arrive_by_zstd_and_a_cache_too_small(void **state)
 {
-	move_while_written(GW_TRACE_ASYNC, 1, GW_COMPRESS_ALWAYS_ZSTD, 32 * 4096);
+	move_while_written(GW_TRACE_ASYNC, 1, GW_COMPRESS_ALWAYS_ZSTD, 32 * 4096, false);
 }
 
 static void N3_written_pages_arrive_by_zstd_without_a_cache(void **state)
 {
-	move_while_written(GW_TRACE_ASYNC, 4, GW_COMPRESS_ALWAYS_ZSTD, 0);
+	move_while_written(GW_TRACE_ASYNC, 4, GW_COMPRESS_ALWAYS_ZSTD, 0, false);
+}
+
+static void N3_pages_written_before_their_piece_is_read_arrive_async(void **state)
+{
+	move_while_written(GW_TRACE_ASYNC, 4, GW_COMPRESS_NEVER, 0, true);
+}
+
+static void N3_pages_written_before_their_piece_is_read_arrive_sync(void **state)
+{
+	move_while_written(GW_TRACE_SYNC, 2, GW_COMPRESS_ALWAYS_LZ4, 4 << 20, true);
 }
 
 static void N3_a_page_punched_out_is_sent_again(void **state)
@@ -289,7 +330,7 @@ static void N3_a_full_bandwidth_cap_is_kept(void **state)
 		                           .bandwidth_Bps = 100 << 20, .compress = GW_COMPRESS_NEVER, .wait = wait };
 	assert_int_equal(gw_sender_new(&config, &s, &err), 0);
 	t0 = gw_now_ns();
-	gw_sender_begin(s, 1, &w.pending);
+	gw_sender_begin(s, 1, &w.pending, false);
 	gw_sender_await(s, 2560);
 	gw_sender_progress(s, &stats);
 	assert_true(stats.pages >= 2560 && stats.pages < 5120); /* half of them, and not all yet */
@@ -394,6 +435,8 @@ int main(void)
 		cmocka_unit_test(N3_written_pages_arrive_by_lz4_and_differences),
 		cmocka_unit_test(N3_written_pages_arrive_by_zstd_and_a_cache_too_small),
 		cmocka_unit_test(N3_written_pages_arrive_by_zstd_without_a_cache),
+		cmocka_unit_test(N3_pages_written_before_their_piece_is_read_arrive_async),
+		cmocka_unit_test(N3_pages_written_before_their_piece_is_read_arrive_sync),
 		cmocka_unit_test(N3_a_page_punched_out_is_sent_again),
 		cmocka_unit_test(X2_digests_tell_one_changed_bit_and_leave_holes_alone),
 		cmocka_unit_test(N3_a_full_bandwidth_cap_is_kept),

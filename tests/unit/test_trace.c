@@ -230,6 +230,34 @@ static void V1_every_way_and_chunk_size_reports_each_write(void **state)
 		}
 }
 
+static void V1_a_part_is_collected_alone(void **state)
+{
+	enum gw_trace_mode modes[] = { GW_TRACE_ASYNC, GW_TRACE_SYNC };
+	struct gw_error err = GW_ERROR_INIT;
+	struct memory m;
+
+	for (size_t i = 0; i < GW_ARRAY_SIZE(modes); i++) {
+		memory_init(&m, false);
+		begin(&m, modes[i], 4096);
+		m.base[100 * 4096] ^= 1;
+		m.base[1023 * 4096] ^= 1;
+		m.base[1024 * 4096] ^= 1;
+		m.base[2047 * 4096] ^= 1;
+		m.base[2048 * 4096] ^= 1;
+		assert_int_equal(gw_trace_collect_part(m.trace, 0, 1024, 1024, &m.dirty, &err), 0);
+		assert_int_equal(gw_bitmap_count(&m.dirty), 2);
+		assert_true(gw_bitmap_test(&m.dirty, 1024) && gw_bitmap_test(&m.dirty, 2047));
+		m.base[1024 * 4096] ^= 1; /* armed again */
+		gw_bitmap_clear_range(&m.dirty, 0, PAGES);
+		assert_int_equal(gw_trace_collect(m.trace, 0, false, &m.dirty, &err), 0);
+		assert_int_equal(gw_bitmap_count(&m.dirty), 4);
+		assert_true(gw_bitmap_test(&m.dirty, 1024) && !gw_bitmap_test(&m.dirty, 2047));
+		/* Beyond the end there is nothing. */
+		assert_int_equal(gw_trace_collect_part(m.trace, 0, PAGES - 512, 4096, &m.dirty, &err), 0);
+		memory_done(&m);
+	}
+}
+
 static void V1_discards_beside_writes_lose_no_write(void **state)
 {
 	static const enum gw_trace_mode modes[] = { GW_TRACE_ASYNC, GW_TRACE_SYNC };
@@ -584,6 +612,7 @@ int main(void)
 
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(V1_every_way_and_chunk_size_reports_each_write),
+		cmocka_unit_test(V1_a_part_is_collected_alone),
 		cmocka_unit_test(V1_discards_beside_writes_lose_no_write),
 		cmocka_unit_test(V1_one_write_to_a_cold_huge_page_is_refined_to_one_page),
 		cmocka_unit_test(V1_only_written_huge_mappings_are_split_by_asynchronous_tracing),

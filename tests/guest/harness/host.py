@@ -188,8 +188,10 @@ class Host:
         return found
 
     def ram_files(self, vm=None):
-        """RAM files by what the QEMU of the VM maps, else all files in the RAM folder."""
-        return [p for p in self.ram_dir.rglob("*") if p.is_file() and (vm is None or vm in p.name)]
+        """Files in the folders for RAM, those of a VM or all."""
+        folders = [self.ram_dir, *filter(None, [self.settings.get("hugetlb_dir")])]
+        return [p for folder in folders for p in Path(folder).rglob("*")
+                if p.is_file() and (vm is None or vm in p.name)]
 
     def leftovers(self, vm=None):
         """What remains of a VM (of any, without a name): processes, RAM files, run folders, sockets, taps."""

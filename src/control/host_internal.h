@@ -126,7 +126,12 @@ void gw_host_free_jobs(struct gw_host *h);
 
 /* host_migrate.c: a migration found in the journal (lock not held) */
 int gw_host_resume_outgoing(struct gw_host *h, struct gw_host_vm *v, enum gw_source_event ev, struct gw_error *err);
-/* host_incoming.c: ditto, and what PREFLIGHT and PREPARE check alike */
+/* host_incoming.c: ditto */
 int gw_host_resume_incoming(struct gw_host *h, struct gw_host_vm *v, enum gw_target_event ev, struct gw_error *err);
+/* The incoming migration of that id, alive until it is released, or NULL. */
+struct gw_host_in *gw_host_acquire_in(struct gw_host *h, const struct gw_wire_id *id);
+void gw_host_release_in(struct gw_host *h, struct gw_host_in *e);
+/* A connection that carries PREFLIGHT, or PREPARE and all that follows. Takes the fd. */
+void gw_host_serve_control(struct gw_host *h, int fd, const struct gw_wire_hello *hello, const struct gw_wait *w);
 
 #endif

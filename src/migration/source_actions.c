@@ -17,6 +17,7 @@
 #define RETRY_NS (500 * GW_NS_PER_MS)
 #define ATTEMPT_NS (2 * GW_NS_PER_S)
 #define COMPLAIN_NS (60 * GW_NS_PER_S)
+#define COMPLAIN_ANEW_NS (2 * GW_NS_PER_S) /* of another reason */
 #define FIRST_MOMENTS_NS (30 * GW_NS_PER_MS) /* on one machine freeing memory takes CPUs from the guest that has just begun */
 
 /* When a connection broke because the target gave up, its own words are the better reason. */
@@ -29,6 +30,19 @@ static void prefer_target_words(struct gw_out *o)
 	if (o->control_fd >= 0 && gw_wait_fd(o->control_fd, POLLIN, &w) == 0 &&
 	    gw_peer_recv(o->control_fd, &f, &body, &w, NULL) == 0 && f.type == GW_WIRE_FAILED)
 		gw_peer_failure(&f, body, &o->failure);
+}
+
+/* What is tried again and again is told once a minute, or when it fails for another reason. */
+static bool worth_saying(struct gw_out *o, const struct gw_error *why)
+{
+	gw_time_ns since = gw_now_ns() - o->complained_at;
+	bool anew = strcmp(o->complaint.text, gw_error_text(why)) != 0;
+
+	if (o->complained_at && since < (anew ? COMPLAIN_ANEW_NS : COMPLAIN_NS))
+		return false;
+	o->complained_at = gw_now_ns();
+	gw_error_set(&o->complaint, why->code, "%s", gw_error_text(why));
+	return true;
 }
 
 static bool vm_died(struct gw_out *o)
@@ -206,11 +220,9 @@ static enum gw_source_event do_send_commit(struct gw_out *o)
 			return ev;
 		pause_before_retry(o);
 	}
-	if (gw_now_ns() >= o->next_complaint) {
+	if (worth_saying(o, &err))
 		gw_log_warning(o->config.vm_name, "committed to %s, which has not confirmed yet: %s",
 		               o->config.target_name, gw_error_text(&err));
-		o->next_complaint = gw_deadline_in(COMPLAIN_NS);
-	}
 	ev = gw_out_take_posted(o);
 	return ev == GW_OUT_NO_EVENT ? GW_SOURCE_EV_FAILED : ev;
 }
@@ -229,11 +241,9 @@ static enum gw_source_event do_serve(struct gw_out *o)
 		return GW_SOURCE_EV_IMAGE_LOST;
 	if (r == -ENOENT)
 		return GW_SOURCE_EV_TARGET_LOST;
-	if (gw_now_ns() >= o->next_complaint) {
+	if (worth_saying(o, &err))
 		gw_log_warning(o->config.vm_name, "the guest runs on %s, and the link over which the rest of its memory follows is "
 		               "lost: %s (it is made again; nothing is lost)", o->config.target_name, gw_error_text(&err));
-		o->next_complaint = gw_deadline_in(COMPLAIN_NS);
-	}
 	gw_out_set_step(o, "the link is lost; the guest at the target waits for memory");
 	pause_before_retry(o);
 	ev = gw_out_take_posted(o);
@@ -268,10 +278,8 @@ static bool try_again(struct gw_out *o, const char *what, const struct gw_error 
 	o->abandoned = gw_out_stopping(o);
 	if (o->abandoned)
 		return false;
-	if (gw_now_ns() >= o->next_complaint) {
+	if (worth_saying(o, err))
 		gw_log_error(o->config.vm_name, "%s, trying again: %s", what, gw_error_text(err));
-		o->next_complaint = gw_deadline_in(COMPLAIN_NS);
-	}
 	gw_sleep_ns(RETRY_NS);
 	return true;
 }

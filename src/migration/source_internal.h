@@ -58,7 +58,8 @@ struct gw_out {
 	char *state; /* device state */
 	size_t state_bytes;
 	struct gw_error failure; /* why it is being aborted */
-	gw_time_ns next_complaint;
+	gw_time_ns complained_at; /* 0: not yet */
+	struct gw_error complaint;
 	enum gw_source_state alarmed; /* the state that the last alarm was about */
 	bool save_begun; /* the VMM may be saving its state, or hold it saved */
 	bool abandoned;  /* the daemon stops and the way back waits for the VMM: the next start goes on */

@@ -13,6 +13,8 @@
 #include "wire/codec.h"
 
 #define GW_IN_EVENTS_MAX 16
+#define GW_IN_NO_EVENT ((enum gw_target_event)-1)
+#define GW_IN_RETRY_NS (500 * GW_NS_PER_MS)
 
 struct gw_in {
 	/* set by gw_in_new */
@@ -70,6 +72,18 @@ struct gw_in {
 	bool token_valid;
 	int recover_fd; /* a new control connection, or -1 */
 };
+
+/* target.c */
+bool gw_in_stopping(struct gw_in *in);
+/* The oldest posted event, or GW_IN_NO_EVENT. */
+enum gw_target_event gw_in_take_posted(struct gw_in *in);
+/* Takes the wake-up back; what was posted stays. */
+void gw_in_drain_wake(struct gw_in *in);
+/* What a wake-up means: something posted, the last owed page, a new link (*ret_linked), or the end of this one. */
+enum gw_target_event gw_in_woken(struct gw_in *in, bool *ret_linked);
+
+/* target_actions.c: carries out what gw_target_step() ordered; the event that came of it, or GW_IN_NO_EVENT. */
+enum gw_target_event gw_in_carry_out(struct gw_in *in, unsigned todo);
 
 /* target_setup.c */
 int gw_in_create(struct gw_in *in, struct gw_error *err);

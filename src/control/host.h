@@ -25,6 +25,10 @@ int gw_host_vm_show(struct gw_host *h, const char *name, json_t **ret, struct gw
 int gw_host_vm_stop(struct gw_host *h, const char *name, bool force, gw_time_ns timeout,
                     struct gw_error *err);
 
+/* Decides for a copy that waits for its decision: `fenced` is the host that it came from and that is gone. */
+int gw_host_vm_resolve(struct gw_host *h, const char *name, const char *fenced, json_t **ret, /* Vm */
+                       struct gw_error *err);
+
 /* request: MigrateRequest. Returns at once with the Job; with "dry_run": true returns a DryRun object
  * {"possible": bool, "reasons": [string], "prediction": {...}} and touches nothing. */
 int gw_host_migrate(struct gw_host *h, const char *vm, const json_t *request, json_t **ret,

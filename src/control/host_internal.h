@@ -10,6 +10,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "base/io.h"
 #include "control/config.h"
 #include "control/host.h"
 #include "control/host_daemon.h"

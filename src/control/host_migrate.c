@@ -202,6 +202,15 @@ static void let_go(struct job_run *run, enum gw_source_state state)
 	}
 }
 
+/* A process that was gone when this daemon started left its files. Freeing RAM takes long: without the lock. */
+static void sweep_dead(struct job_run *run)
+{
+	struct gw_error err = GW_ERROR_INIT;
+
+	if (!run->vm->vm && gw_qemu_sweep(&run->host->qemu, run->vm->def, &err) < 0)
+		gw_log_error(run->vm->name, "removing what is left of it: %s", gw_error_text(&err));
+}
+
 static void *job_thread(void *arg)
 {
 	struct job_run *run = arg;
@@ -216,6 +225,8 @@ static void *job_thread(void *arg)
 		/* Not by the code: that may be the other host's. */
 		state = gw_out_state(run->out);
 		ended = state == GW_SOURCE_DONE || state == GW_SOURCE_ABORTED || state == GW_SOURCE_UNKNOWN;
+		if (state == GW_SOURCE_DONE)
+			sweep_dead(run);
 		GW_LOCKED(&h->lock);
 		if (ended)
 			publish(run, r, &err, state);

@@ -55,6 +55,13 @@ static int vm_migrate(struct gw_host *host, const struct gw_request *req, struct
 	return gw_host_migrate(host, req->arg, req->body, &reply->json, err);
 }
 
+static int vm_resolve(struct gw_host *host, const struct gw_request *req, struct gw_reply *reply,
+                      struct gw_error *err)
+{
+	return gw_host_vm_resolve(host, req->arg, json_string_value(json_object_get(req->body, "fenced")), &reply->json,
+	                          err);
+}
+
 static int job_list(struct gw_host *host, const struct gw_request *req, struct gw_reply *reply,
                     struct gw_error *err)
 {
@@ -84,6 +91,11 @@ static const struct gw_field start_fields[] = {
 	{ NULL },
 };
 
+static const struct gw_field resolve_fields[] = {
+	{ "fenced", GW_FIELD_TEXT, .required = true, .min = 1, .max = 127 },
+	{ NULL },
+};
+
 static const struct gw_field stop_query[] = {
 	{ "force", GW_FIELD_BOOL },
 	{ "timeout_ns", GW_FIELD_INTEGER, .min = 0, .max = 24 * 3600 * GW_NS_PER_S },
@@ -97,6 +109,7 @@ const struct gw_route gw_routes[] = {
 	{ "GET", "/v1/vms/{vm}", .run = vm_show },
 	{ "DELETE", "/v1/vms/{vm}", .query = stop_query, .run = vm_stop },
 	{ "POST", "/v1/vms/{vm}/migrate", .body = gw_migrate_fields, .run = vm_migrate },
+	{ "POST", "/v1/vms/{vm}/resolve", .body = resolve_fields, .run = vm_resolve },
 	{ "GET", "/v1/jobs", .run = job_list },
 	{ "GET", "/v1/jobs/{job}", .run = job_show },
 	{ "POST", "/v1/jobs/{job}/cancel", .run = job_cancel },

@@ -431,6 +431,8 @@ int gw_qmp_wait_event(struct gw_qmp *q, uint64_t since, gw_qmp_event_fn *match, 
 	for (;;) {
 		int r;
 
+		if (since > q->n_events) /* of an earlier connection */
+			return gw_error_set(err, -ECONNRESET, "the connection to QEMU was lost meanwhile");
 		if (q->n_events - since > EVENTS_KEPT)
 			return gw_error_set(err, -EOVERFLOW, "QEMU sent more events than are kept");
 		for (; since < q->n_events; since++) {

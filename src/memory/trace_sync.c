@@ -128,7 +128,7 @@ static int sync_start(struct gw_trace *t, struct gw_error *err)
 
 /* Takes the notes of pages [first, end) and re-protects from the first to the last of them by one call: what lies
  * between is protected already. */
-static int collect_piece(struct gw_trace *t, unsigned range, size_t first, size_t end, struct gw_bitmap *into)
+static int collect_piece(struct gw_trace *t, unsigned range, size_t first, size_t end, bool adapt, struct gw_bitmap *into)
 {
 	struct sync *s = t->method;
 	const struct gw_trace_range *r = &t->ranges[range];
@@ -147,7 +147,8 @@ static int collect_piece(struct gw_trace *t, unsigned range, size_t first, size_
 			return e;
 		gw_bitmap_clear_range(&s->written[range], from, at - from);
 	}
-	gw_chunks_adapt(&s->chunks[range], first * 4096 / GW_HUGE_BYTES, (end * 4096 + GW_HUGE_BYTES - 1) / GW_HUGE_BYTES);
+	if (adapt) /* it counts looks at all memory */
+		gw_chunks_adapt(&s->chunks[range], first * 4096 / GW_HUGE_BYTES, (end * 4096 + GW_HUGE_BYTES - 1) / GW_HUGE_BYTES);
 	return s->failed ? -EIO : 0;
 }
 
@@ -158,7 +159,7 @@ static int sync_collect(struct gw_trace *t, unsigned range, size_t first, size_t
 	size_t piece = GW_MAX(GW_HUGE_BYTES, t->ranges[range].page_size_bytes) / 4096;
 
 	for (size_t at = first; at < end; at += piece) {
-		int r = collect_piece(t, range, at, GW_MIN(at + piece, end), into);
+		int r = collect_piece(t, range, at, GW_MIN(at + piece, end), !quick, into);
 
 		if (r < 0)
 			return gw_error_set_errno(err, r, "cannot write-protect the VM's RAM again");

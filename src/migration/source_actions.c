@@ -374,7 +374,8 @@ static enum gw_source_event do_alarm(struct gw_out *o)
 		return GW_OUT_NO_EVENT; /* said already */
 	o->alarmed = m.state;
 	gw_log_error(o->config.vm_name, "ALARM: migration to %s is in state %s and needs an operator: %s",
-	             o->config.target_name, gw_source_state_name(m.state), gw_error_text(&o->failure));
+	             o->config.target_name, gw_source_state_name(m.state),
+	             o->failure.code ? gw_error_text(&o->failure) : "whether the other host runs it is not known yet");
 	return GW_OUT_NO_EVENT;
 }
 

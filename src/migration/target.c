@@ -82,8 +82,10 @@ static enum gw_target_event await_decision(struct gw_in *in)
 	bool linked;
 	int r = gw_peer_recv(in->control_fd, &f, &body, &w, &err);
 
-	if (r == -ECANCELED)
+	if (r == -ECANCELED) {
+		gw_in_resolve_refuse(in, "is still connected (a connection to a dead host is given up within ten seconds)");
 		return gw_in_woken(in, &linked);
+	}
 	if (r == 0 && f.type == GW_WIRE_VERIFY)
 		r = gw_in_answer_verify(in, body, &err);
 	if (r < 0) {
@@ -225,6 +227,7 @@ void gw_in_stop(struct gw_in *in)
 	GW_LOCKED(&in->lock);
 	in->stop = true;
 	eventfd_write(in->wake_fd, 1);
+	pthread_cond_broadcast(&in->changed);
 	if (!gw_target_may_discard(&in->machine))
 		return;
 	if (in->receiver)

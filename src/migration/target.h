@@ -86,6 +86,11 @@ void gw_in_post(struct gw_in *in, enum gw_target_event ev);
  * any decision; any other is removed, and the source told so. */
 void gw_in_stop(struct gw_in *in);
 
+/* An operator's word that the host `fenced`, the source, can run nothing any more: decides for a whole copy here that
+ * waits for its decision, and returns when it runs. -EBUSY when that host answers, or the copy does not wait; -EINVAL when
+ * it came from another host; -EILSEQ when it is not whole, or memory is owed to it. From any thread. */
+int gw_in_resolve(struct gw_in *in, const char *fenced, struct gw_error *err);
+
 enum gw_target_state gw_in_state(struct gw_in *in);
 const struct gw_wire_id *gw_in_id(const struct gw_in *in);
 const char *gw_in_vm_name(const struct gw_in *in);

@@ -72,7 +72,8 @@ static enum gw_target_event do_send_ready(struct gw_in *in)
 	return GW_IN_NO_EVENT;
 }
 
-static int ask_once(struct gw_in *in, uint32_t *ret_answer, struct gw_error *err)
+/* *ret_connected: somebody there took the connection, whatever came of it. */
+static int ask_once(struct gw_in *in, uint32_t *ret_answer, bool *ret_connected, struct gw_error *err)
 {
 	struct gw_wait w = { .cancel_fd = -1, .idle_ns = 5 * GW_NS_PER_S };
 	struct gw_wire_hello hello;
@@ -82,6 +83,7 @@ static int ask_once(struct gw_in *in, uint32_t *ret_answer, struct gw_error *err
 	gw_autofd int fd = -1;
 	int r = gw_tcp_connect(in->source_address, GW_WIRE_PORT, &w, &fd, err);
 
+	*ret_connected = r == 0;
 	gw_wire_hello_init(&hello, GW_WIRE_ROLE_ASK, &in->config.id);
 	hello.channel = htole16(in->machine.whole);
 	if (r == 0)
@@ -106,8 +108,10 @@ static enum gw_target_event do_ask(struct gw_in *in)
 		struct gw_error err = GW_ERROR_INIT;
 		enum gw_target_event ev;
 		uint32_t answer = GW_WIRE_ANSWER_WAIT;
+		bool resolve = gw_in_resolve_wanted(in), connected;
+		int r = ask_once(in, &answer, &connected, &err);
 
-		if (ask_once(in, &answer, &err) < 0 && !told) {
+		if (r < 0 && !told) {
 			gw_log_warning(in->vm_name,
 			               "holds %s copy from %s and cannot ask it for the decision yet: %s (the copy stays "
 			               "paused)",
@@ -120,6 +124,8 @@ static enum gw_target_event do_ask(struct gw_in *in)
 			gw_error_set(&in->failure, ECANCELED, "the source says that the migration was undone");
 			return GW_TARGET_EV_ABORT;
 		}
+		if (resolve && gw_in_resolve_after_asking(in, connected ? 0 : r))
+			return GW_TARGET_EV_COMMIT;
 		(void)gw_wait_fd(in->wake_fd, POLLIN, &w);
 		ev = gw_in_woken(in, &linked);
 		if (ev != GW_IN_NO_EVENT || linked) /* a new link: the decision may come on it */

@@ -71,6 +71,8 @@ struct gw_in {
 	uint8_t token[16];
 	bool token_valid;
 	int recover_fd; /* a new control connection, or -1 */
+	enum gw_in_resolve { GW_IN_RESOLVE_NONE, GW_IN_RESOLVE_WANTED, GW_IN_RESOLVE_REFUSED, GW_IN_RESOLVE_GRANTED } resolve;
+	struct gw_error resolve_why;
 };
 
 /* target.c */
@@ -135,6 +137,12 @@ int gw_in_populate_failed(struct gw_in *in, struct gw_error *err); /* 0 as long 
 void gw_in_populated(struct gw_in *in, gw_time_ns *ret_ns, uint64_t *ret_huge_bytes);
 void gw_in_halt_populating(struct gw_in *in); /* ends the thread; what arrives later is not mapped */
 void gw_in_stop_populating(struct gw_in *in); /* after the receiver's end */
+
+/* target_resolve.c, for the running thread. */
+bool gw_in_resolve_wanted(struct gw_in *in);
+void gw_in_resolve_refuse(struct gw_in *in, const char *why); /* "is ...": what the source host does */
+/* `asked`: what came of connecting to the source after the request. true: nobody is there, and it is the decision. */
+bool gw_in_resolve_after_asking(struct gw_in *in, int asked);
 
 /* target_receive.c */
 int gw_in_receive(struct gw_in *in, struct gw_error *err); /* until SENT and everything is in RAM */

@@ -111,6 +111,7 @@ int cmd_migrate(struct cli *cli);
 int cmd_wait(struct cli *cli);
 int cmd_cancel(struct cli *cli);
 int cmd_jobs(struct cli *cli);
+int cmd_resolve(struct cli *cli);
 int cmd_stop(struct cli *cli);
 int cmd_console(struct cli *cli);
 int cmd_host(struct cli *cli);
@@ -118,6 +119,6 @@ int cmd_version(struct cli *cli);
 int cmd_help(struct cli *cli);
 
 extern const struct cli_option cli_migrate_options[], cli_show_options[], cli_jobs_options[],
-	cli_stop_options[];
+	cli_resolve_options[], cli_stop_options[];
 
 #endif

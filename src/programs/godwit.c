@@ -23,6 +23,9 @@ const struct cli_command cli_commands[] = {
 	  "Ctrl-C ends the waiting, not the migration.", cmd_wait },
 	{ "cancel", "VM|JOB", 1, 1, NULL, "cancel a migration; the VM stays where it is", NULL,
 	  cmd_cancel },
+	{ "resolve", "VM --fenced HOST", 1, 1, cli_resolve_options, "run a copy whose source host is gone for good",
+	  "For a VM that waits here, whole and paused, for the word of a host that will not come back. First make\n"
+	  "certain that nothing runs there: what can be seen from here to be wrong is refused.", cmd_resolve },
 	{ "jobs", "", 0, 0, cli_jobs_options, "list migrations, the newest last", NULL, cmd_jobs },
 	{ "stop", "VM", 1, 1, cli_stop_options, "power a VM off and remove it",
 	  "Asks the guest to power off and waits for it.", cmd_stop },

@@ -258,6 +258,18 @@ int gw_host_vm_stop(struct gw_host *h, const char *name, bool force, gw_time_ns 
 	return 0;
 }
 
+int gw_host_vm_resolve(struct gw_host *h, const char *name, const char *fenced, json_t **ret, struct gw_error *err)
+{
+	GW_LOCKED(&h->lock);
+	int r = check_vm(h, name, err);
+
+	if (r == 0 && strcmp(fenced, "b") != 0)
+		r = gw_error_set(err, EINVAL, "VM %s came from host b, which alone decides, and not from %s", name, fenced);
+	if (r == 0)
+		*ret = make_vm(h, name);
+	return r;
+}
+
 int gw_host_migrate(struct gw_host *h, const char *vm, const json_t *request, json_t **ret,
                     struct gw_error *err)
 {

@@ -148,6 +148,12 @@ class Commands(CliTest):
         self.assertEqual(self.run_cli("stop", "db1"), "db1 is stopped\n")
         self.assertIn("no VM called 'db1'", self.run_cli("stop", "db1", code=2))
 
+    def test_resolve_names_the_host_that_is_gone_X1(self):
+        self.assertIn("db1 runs here now", self.run_cli("resolve", "db1", "--fenced", "b"))
+        self.assertIn("came from host b", self.run_cli("resolve", "db1", "--fenced", "c", code=2))
+        self.assertIn("--fenced HOST is missing", self.run_cli("resolve", "db1", code=2))
+        self.assertIn("no VM called 'db2'", self.run_cli("resolve", "db2", "--fenced", "b", code=2))
+
     def test_stop_that_takes_too_long_is_a_time_out(self):
         self.assertIn("did not power off", self.run_cli("stop", "db1", "--timeout", "5ms", code=2))
         self.assertEqual(self.run_cli("stop", "db1", "--timeout", "5ms", "--force"), "db1 is stopped\n")
@@ -220,7 +226,7 @@ class Usage(CliTest):
     def test_every_command_explains_itself_without_a_daemon(self):
         self.daemon.stop()
         commands = re.findall(r"(?m)^  ([a-z]+) ", self.run_cli("--help").split("options of all")[0])
-        self.assertEqual(len(commands), 12)
+        self.assertEqual(len(commands), 13)
         for command in commands:
             text = self.run_cli(command, "--help")
             self.assertTrue(text.startswith(f"usage: godwit {command}"), text)

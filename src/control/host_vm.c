@@ -70,7 +70,7 @@ static json_t *vm_json(const struct gw_host_vm *v, enum gw_vm_status status)
 	              v->vm && !v->ended ? (int)v->vm->ops->pid(v->vm) : 0, "epoch", (json_int_t)v->record.epoch, "run_dir",
 	              run, "console", v->vm ? path : "", "channels", channels, "started", v->started, "note", v->note);
 	if (v->busy == GW_BUSY_FETCHING && v->in)
-		json_object_set_new(j, "owed_bytes", json_integer((json_int_t)(gw_in_owed_pages(v->in) << 12)));
+		json_object_set_new(j, "owed_bytes", json_integer((json_int_t)gw_in_owed_pages(v->in) << 12));
 	json_object_set_new(j, "job", v->job[0] ? json_string(v->job) : json_null());
 	return j;
 }

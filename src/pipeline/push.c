@@ -254,7 +254,7 @@ static int add_region(struct gw_push *p, uint32_t region, const struct gw_push_c
 	uint64_t n_pages = c->wire_ram->region_pages[region];
 	size_t n_words = (n_pages + GW_WIRE_STRIPE_PAGES - 1) / GW_WIRE_STRIPE_PAGES * STRIPE_WORDS;
 
-	p->remaining[region] = calloc(n_words, sizeof(uint64_t));
+	p->remaining[region] = calloc(n_words, sizeof(*p->remaining[region]));
 	if (!p->remaining[region])
 		return -ENOMEM;
 	memcpy((void *)p->remaining[region], c->owed[region].words, (n_pages + 63) / 64 * 8);
@@ -278,7 +278,7 @@ static int order_stripes(struct gw_push *p, const struct gw_push_config *c)
 
 	for (uint32_t i = 0; i < c->wire_ram->n_regions; i++)
 		n += c->wire_ram->region_pages[i] / GW_WIRE_STRIPE_PAGES + 1;
-	p->stripes = calloc(n, sizeof(*p->stripes));
+	p->stripes = calloc(n + 1, sizeof(*p->stripes));
 	if (!p->stripes)
 		return -ENOMEM;
 	for (uint32_t i = 0; i < c->wire_ram->n_regions && r == 0; i++)

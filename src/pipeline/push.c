@@ -5,7 +5,8 @@
  * second one away. `remaining` holds what nobody has begun to send; whoever takes a bit out of it sends that page. A demand
  * is answered even when its page was taken already: it may wait in a background channel behind a lot.
  *
- * The background goes stripe by stripe, the hottest first; a demand moves its stripe and the one after it to the front,
+ * The background begins a moment after the guest: what the guest touches first, one page after the other, would each wait
+ * behind what the background has put on the link. It goes stripe by stripe, the hottest first; a demand moves its stripe and the one after it to the front,
  * because what was touched is likely to be touched around.
  */
 #include "pipeline/push.h"
@@ -27,6 +28,7 @@
 #define UNIT_WORDS_MAX 8u     /* a large page of 2 MiB */
 #define NEIGHBOUR_PAGES 16u   /* the aligned block around a demanded page goes along */
 #define URGENT_MAX 64u        /* stripes that demands moved to the front */
+#define FIRST_MOMENTS_NS (60 * GW_NS_PER_MS) /* the guest's demands have the link to themselves */
 #define STRIPE_WORDS (GW_WIRE_STRIPE_PAGES / 64u)
 
 struct stripe {
@@ -65,6 +67,7 @@ struct gw_push {
 	pthread_cond_t go;
 	/* protected by lock */
 	bool background;
+	gw_time_ns background_from;
 	size_t next_stripe;
 	struct stripe urgent[URGENT_MAX]; /* a stack: the newest first */
 	unsigned n_urgent;
@@ -122,6 +125,8 @@ static bool next_stripe(struct gw_push *p, struct stripe *ret)
 	GW_LOCKED(&p->lock);
 	while (!p->background && !atomic_load(&p->quit))
 		pthread_cond_wait(&p->go, &p->lock);
+	while (gw_now_ns() < p->background_from && !atomic_load(&p->quit))
+		(void)gw_cond_wait(&p->go, &p->lock, p->background_from);
 	if (p->n_urgent)
 		*ret = p->urgent[--p->n_urgent];
 	else if (p->next_stripe < p->n_stripes)
@@ -318,7 +323,7 @@ int gw_push_new(const struct gw_push_config *c, struct gw_push **ret, struct gw_
 	p->notify_fd = c->notify_fd;
 	gw_rate_init(&p->rate, c->bandwidth_Bps, c->shared, c->weight);
 	pthread_mutex_init(&p->lock, NULL);
-	pthread_cond_init(&p->go, NULL);
+	gw_cond_init(&p->go);
 	r = order_stripes(p, c);
 	if (r == 0)
 		r = start_threads(p, c);
@@ -334,6 +339,7 @@ void gw_push_background(struct gw_push *p)
 {
 	GW_LOCKED(&p->lock);
 	p->background = true;
+	p->background_from = gw_deadline_in(FIRST_MOMENTS_NS);
 	pthread_cond_broadcast(&p->go);
 }
 

@@ -5,6 +5,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "base/cleanup.h"
+
 int gw_bitmap_init(struct gw_bitmap *b, size_t nbits)
 {
 	uint64_t *words = calloc(nbits / 64 + 1, sizeof(*words));
@@ -89,8 +91,7 @@ void gw_bitmap_add_except(struct gw_bitmap *into, const struct gw_bitmap *from, 
                           size_t first, size_t n)
 {
 	for (size_t i = first / 64; i < (first + n + 63) / 64; i++) {
-		size_t last = first + n - i * 64;
-		uint64_t mask = last >= 64 ? ~0ull : (1ull << last) - 1;
+		uint64_t mask = mask_from_to(0, GW_MIN(first + n - i * 64, (size_t)64));
 
 		into->words[i] |= from->words[i] & ~(except ? except->words[i] : 0) & mask;
 	}

@@ -399,6 +399,8 @@ int gw_host_resume_incoming(struct gw_host *h, struct gw_host_vm *v, enum gw_tar
 int gw_host_vm_resolve(struct gw_host *h, const char *name, const char *fenced, json_t **ret, struct gw_error *err)
 {
 	struct gw_host_in *e = NULL;
+	struct gw_wire_id id;
+	bool arriving;
 	struct gw_host_vm *v;
 	int r;
 
@@ -407,12 +409,14 @@ int gw_host_vm_resolve(struct gw_host *h, const char *name, const char *fenced, 
 		v = gw_host_find_vm(h, name);
 		if (!v)
 			return gw_error_set(err, ENOENT, "there is no VM named '%s' on this host", name);
-		for (e = h->ins; e && e->in != v->in; e = e->next)
-			;
-		if (!v->in || !e)
-			return gw_error_set(err, EBUSY, "VM '%s' is not arriving here: there is nothing to decide", name);
-		e->users++;
+		arriving = v->in != NULL;
+		if (arriving)
+			id = *gw_in_id(v->in);
 	}
+	if (arriving)
+		e = gw_host_acquire_in(h, &id);
+	if (!e)
+		return gw_error_set(err, EBUSY, "VM '%s' is not arriving here: there is nothing to decide", name);
 	r = gw_in_resolve(e->in, fenced, err);
 	gw_host_release_in(h, e);
 	return r < 0 ? r : gw_host_vm_show(h, name, ret, err);

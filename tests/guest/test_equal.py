@@ -8,26 +8,16 @@ those run here that no other test has.
 import pytest
 from conftest import REPEAT
 from test_firmware_guests import GUESTS
-from test_page_sizes import hugetlb  # noqa: F401
+from test_linux_guest import FILLED_PAGES, LOADS
+from test_page_sizes import hugetlb, place_on_hugetlb  # noqa: F401
+from test_postcopy import MODES as FOLLOWING
 from test_qemu_versions import qemu10  # noqa: F401
 
 from harness import definition
 from harness.checks import assert_done, assert_moved_once, equal_move, hold_when_committed, wait_working
 from harness.farm import wait_beating
 
-MODES = {
-    "pre-copy": ("--mode", "pre-copy"),
-    "post-copy": ("--mode", "post-copy"),
-    "hybrid": ("--mode", "hybrid", "--max-downtime", "1ms"),  # a budget that nothing fits
-    "auto": (),
-}
-LOADS = {
-    "idle": {"rate": "0"},
-    "100MBps": {"rate": "100M"},
-    "1GBps": {"rate": "1000M"},
-    "unthrottled_hot_set": {"rate": "max", "pattern": "hot", "hot": "16M"},
-}
-FILLED_PAGES = 128 * 256
+MODES = {"pre-copy": ("--mode", "pre-copy"), **FOLLOWING, "auto": ()}
 WHOLE_MATRIX = [(mode, load, cpus) for mode in MODES for load in LOADS for cpus in (1, 4)]
 CASES = WHOLE_MATRIX if REPEAT > 2 else [("pre-copy", "1GBps", 4), ("auto", "unthrottled_hot_set", 1)]
 
@@ -92,9 +82,7 @@ def test_V5_N3_N7_N8_memory_is_equal_with_every_size_of_pages(make_farm, pages, 
 @pytest.mark.parametrize("mode", ["pre-copy", "post-copy", "hybrid"])
 def test_V5_N3_N7_N8_memory_is_equal_on_reserved_huge_pages(hugetlb, make_farm, mode):  # noqa: F811
     farm = make_farm(start=False)
-    for name, host in farm.hosts.items():
-        (hugetlb / name).mkdir()
-        host.settings["hugetlb_dir"] = hugetlb / name
+    place_on_hugetlb(farm, hugetlb)
     moves_of_firmware(farm, start(farm, definition.firmware("guest", "hot", extra="pages = hugetlb\n")), mode, "hugetlb")
 
 

@@ -28,6 +28,13 @@ def hugetlb(tmp_path):
         NR_HUGEPAGES.write_text(str(before))
 
 
+def place_on_hugetlb(farm, folder):
+    """Each host of a farm that has not started has a part of the hugetlbfs."""
+    for name, host in farm.hosts.items():
+        (folder / name).mkdir()
+        host.settings["hugetlb_dir"] = folder / name
+
+
 def move_twice(farm, pages):
     farm["a"].start_vm(definition.linux("guest", load="96M", rate="50M", pages=pages))
     with farm.beats("guest") as beats:
@@ -52,9 +59,8 @@ def test_V5_page_size_survives_a_move(farm, pages):
 
 def test_V5_reserved_huge_pages_survive_a_move(hugetlb, make_farm):
     farm = make_farm(start=False)
-    for name, host in farm.hosts.items():
-        (hugetlb / name).mkdir()
-        host.settings["hugetlb_dir"] = hugetlb / name
+    place_on_hugetlb(farm, hugetlb)
+    for host in farm.hosts.values():
         host.start()
     move_twice(farm, "hugetlb")
 
